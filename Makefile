@@ -1,0 +1,59 @@
+# `make` alone lists the verbs. Every verb installs what it needs into .venv first.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+SERVE ?= 1
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install -q
+RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
+
+.PHONY: help demo models serve test lint format clean
+
+help:  ## list the verbs
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+demo: models  ## train, export, prove and publish four models, then serve them; SERVE=0 stops before serving
+ifneq ($(SERVE),0)
+	@$(PY) -m service --repository models --host $(HOST) --port $(PORT) --show-calls
+endif
+
+models: .venv/.run  ## train and publish the four demo models; keeps what is there and still whole
+	@$(PY) -m training mlp --data spirals --out runs/spirals-mlp --reuse
+	@$(PY) -m training cnn --data digits --out runs/digits-cnn --reuse
+	@$(PY) -m training lstm --data adding --out runs/adding-lstm --reuse
+	@$(PY) -m training transformer --data recall --out runs/recall-transformer --reuse
+	@$(PY) -m export $(RUNS) --repository models --reuse
+
+serve: .venv/.run  ## serve what is in models/ on HOST:PORT (127.0.0.1:8000)
+	@$(PY) -m service --repository models --host $(HOST) --port $(PORT)
+
+test: .venv/.test  ## run the tests
+	@$(PY) -m pytest
+
+lint: .venv/.test .venv/.lint  ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: .venv/.lint  ## let ruff put the code in order
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean:  ## remove the environment, the runs and the published models
+	rm -rf .venv runs models
+
+.venv/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Quartet needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "installing into .venv (PyTorch is large; this takes minutes on a slow line)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) -e '.[serve,cpu,export,client]'
+	@$(PIP) -e '.[tensorrt-rtx]' || echo "TensorRT-RTX cannot be installed here: no engines will be built"
+	@touch $@
+
+.venv/.test: .venv/.run
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/.lint: .venv/.run
+	@$(PIP) -e '.[lint]'
+	@touch $@

@@ -1,0 +1,92 @@
+"""PyTorch to ONNX, fp32, with the batch and length axes left dynamic."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch.export import Dim
+
+from export.errors import ConversionError
+from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
+from training.models import Model
+
+OPSET = 20  # from 23 on, attention becomes one node that ONNX Runtime's CPU and TensorRT's fp32 do not take
+
+
+def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) -> None:
+    """Write `model` to `path` as one self-contained file whose dynamic axes are named `batch` and `length`.
+
+    `example` holds a few rows of every input; their sizes do not matter to the result. Raises ConversionError where the
+    model cannot be expressed, or where an axis that must stay dynamic came out fixed.
+    """
+    # Named dims freeze the time axis of every LSTM after the first in a process (torch 2.13); automatic ones do not, but
+    # come with invented names, which `_name_axes` replaces.
+    dynamic = {
+        spec.name: {axis: Dim.AUTO for axis, dim in enumerate(spec.shape) if isinstance(dim, ShapeRange)}
+        for spec in signature.inputs
+    }
+    arguments = {name: torch.from_numpy(array) for name, array in example.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about torch's own internals
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                model,
+                kwargs=arguments,
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise ConversionError(f"torch.onnx cannot express this {model.family}: {error}") from error
+    assert program is not None  # None only where a file name was given
+    proto = program.model_proto
+    _name_axes(proto, signature)
+    _strip(proto)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"the exported graph is not valid ONNX: {error}") from error
+    onnx.save(proto, path)
+
+
+def _name_axes(proto: onnx.ModelProto, signature: Signature) -> None:
+    """Call the dynamic axes of inputs and outputs by their names. Raises ConversionError where one is not dynamic."""
+    for values, specs in ((proto.graph.input, signature.inputs), (proto.graph.output, signature.outputs)):
+        found = {value.name: value.type.tensor_type.shape.dim for value in values}
+        for spec in specs:
+            for axis, (dim, given) in enumerate(zip(spec.shape, _dims(found, spec), strict=True)):
+                if not isinstance(dim, ShapeRange):
+                    continue
+                if not given.dim_param:
+                    raise ConversionError(
+                        f"axis {axis} ({dim.axis}) of {spec.name!r} came out fixed at {given.dim_value}: "
+                        "some operation in forward() turned it into a number"
+                    )
+                given.dim_param = dim.axis
+
+
+def _dims(found: dict[str, list[onnx.TensorShapeProto.Dimension]], spec: TensorSpec) -> list[onnx.TensorShapeProto.Dimension]:
+    if spec.name not in found or len(found[spec.name]) != len(spec.shape):
+        raise ConversionError(
+            f"the exported graph has tensors {sorted(found)}, the signature needs {spec.name!r}: {spec.describe()}"
+        )
+    return found[spec.name]
+
+
+def _strip(proto: onnx.ModelProto) -> None:
+    """Remove what describes this machine rather than the model, and shapes in the exporter's invented names."""
+    del proto.graph.value_info[:]
+    del proto.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""

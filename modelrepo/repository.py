@@ -1,0 +1,238 @@
+"""The model repository on disk: `<root>/<model>/<version>/manifest.json` and the files it names.
+
+Versions are positive integers and immutable. Publishing writes into a hidden folder beside the target, flushes every file
+to the disk, and renames: a reader sees a whole version or none, whenever the writer dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, RepositoryError, SignatureError, VersionNotFound
+from modelrepo.manifest import MANIFEST, Artifact, File, Manifest
+from modelrepo.tensors import Tensors
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+VERSION = re.compile(r"[1-9][0-9]{0,17}")
+STAGING = ".staging-"
+
+
+def digest(path: Path) -> File:
+    """The record of a file as it is now. Raises OSError where it cannot be read."""
+    with path.open("rb") as stream:
+        return File(path=path.name, sha256=hashlib.file_digest(stream, "sha256").hexdigest(), size=path.stat().st_size)
+
+
+def write_goldens(path: Path, inputs: Tensors, outputs: Tensors) -> None:
+    """Store golden rows as an .npz, in the form `ModelVersion.goldens` reads."""
+    arrays = {f"input.{name}": array for name, array in inputs.items()}
+    arrays |= {f"output.{name}": array for name, array in outputs.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A published version whose files were found whole."""
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+
+    def file(self, artifact: Artifact) -> Path:
+        """Where an artifact's file lies."""
+        return self.path / artifact.file.path
+
+    def goldens(self) -> tuple[Tensors, Tensors]:
+        """The golden rows: (inputs, outputs), each a dict of arrays [rows, …]. Raises CorruptVersion where they do not fit."""
+        path = self.path / self.manifest.goldens.file.path
+        inputs: Tensors = {}
+        outputs: Tensors = {}
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                kind, _, name = key.partition(".")
+                (inputs if kind == "input" else outputs)[name] = arrays[key]
+        expected = {spec.name for spec in self.manifest.signature.outputs}
+        try:
+            rows, _ = self.manifest.signature.check(inputs)
+        except SignatureError as error:
+            raise CorruptVersion(f"{path} does not fit the signature ({error}): export again") from None
+        if set(outputs) != expected or {rows, *(len(a) for a in outputs.values())} != {self.manifest.goldens.rows}:
+            raise CorruptVersion(f"{path} does not hold {self.manifest.goldens.rows} rows of every input and output: export again")
+        return inputs, outputs
+
+    def report(self) -> str:
+        """The text of report.json."""
+        return (self.path / self.manifest.report.path).read_text()
+
+
+class Staging:
+    """A version being written: fill `path`, then `publish`."""
+
+    def __init__(self, model: Path, path: Path) -> None:
+        self.path = path
+        self._model = model
+
+    def publish(self, manifest: Manifest) -> int:
+        """Make the staged files the model's next version and return its number.
+
+        The manifest is written last. Raises CorruptVersion where a file it names is not what it says, OSError where the
+        disk fails; either leaves the repository as it was.
+        """
+        verify(self.path, manifest)
+        for file in manifest.files():
+            _flush(self.path / file.path)
+        (self.path / MANIFEST).write_text(manifest.to_json())
+        _flush(self.path / MANIFEST)
+        _flush(self.path)
+        while True:
+            version = max(_versions(self._model), default=0) + 1
+            try:
+                self.path.rename(self._model / str(version))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                continue  # another exporter took this number between the look and the rename
+            _flush(self._model)
+            return version
+
+
+class Repository:
+    """All models below one folder."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def models(self) -> list[str]:
+        """Names of the models that have a version, sorted. Raises RepositoryError where the folder cannot be read."""
+        try:
+            entries = sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir())
+        except OSError as error:
+            raise RepositoryError(
+                f"model repository {str(self.root)!r} cannot be read ({error.strerror}): "
+                "give the folder that `python -m export` published to"
+            ) from None
+        return [name for name in entries if MODEL_NAME.fullmatch(name) and _versions(self.root / name)]
+
+    def versions(self, name: str) -> list[int]:
+        """Published versions of a model, ascending. Raises ModelNotFound."""
+        found = _versions(self._model(name))
+        if not found:
+            raise ModelNotFound(f"model {name!r} is not in {str(self.root)!r}; it holds {self.models() or 'no models'}")
+        return found
+
+    def open(self, name: str, version: int | None = None) -> ModelVersion:
+        """A version, the newest unless one is named, with every file checked against its recorded size and sha256.
+
+        Raises ModelNotFound, VersionNotFound, ManifestError or CorruptVersion.
+        """
+        versions = self.versions(name)
+        chosen = versions[-1] if version is None else version
+        if chosen not in versions:
+            raise VersionNotFound(f"model {name!r} has no version {chosen}; it has {versions}")
+        path = self._model(name) / str(chosen)
+        try:
+            text = (path / MANIFEST).read_bytes()
+        except OSError as error:
+            raise ManifestError(f"{path / MANIFEST} cannot be read ({error.strerror}): export the model again") from None
+        manifest = Manifest.from_json(text, str(path / MANIFEST))
+        verify(path, manifest)
+        return ModelVersion(name, chosen, path, manifest)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Staging]:
+        """A fresh folder to write the next version of a model into; gone when the block ends without a publish.
+
+        Folders that killed writers left behind are removed on the way. Raises RepositoryError where nothing can be written.
+        """
+        model = self._model(name)
+        try:
+            model.mkdir(parents=True, exist_ok=True)
+            _flush(self.root)
+            _sweep(model)
+            path, lock = _locked_folder(model)
+        except OSError as error:
+            raise RepositoryError(
+                f"cannot publish {name!r} to {str(self.root)!r} ({error.strerror}): free space, or give a writable folder"
+            ) from None
+        try:
+            yield Staging(model, path)
+        finally:
+            os.close(lock)
+            shutil.rmtree(path, ignore_errors=True)  # gone already after a publish
+
+    def _model(self, name: str) -> Path:
+        if not MODEL_NAME.fullmatch(name):
+            raise ModelNotFound(f"{name!r} is not a model name: letters, digits, '.', '_' and '-', a letter or digit first")
+        return self.root / name
+
+
+def verify(path: Path, manifest: Manifest) -> None:
+    """Compare every file of a version with its record. Raises CorruptVersion naming the first that differs."""
+    for file in manifest.files():
+        try:
+            found = digest(path / file.path)
+        except OSError as error:
+            raise CorruptVersion(f"{path / file.path} cannot be read ({error.strerror}): restore it or export again") from None
+        for fact in ("size", "sha256"):
+            if getattr(found, fact) != getattr(file, fact):
+                raise CorruptVersion(
+                    f"{path / file.path} has {fact} {getattr(found, fact)}, the manifest says {getattr(file, fact)}: "
+                    "restore the file or export again"
+                )
+
+
+def _versions(model: Path) -> list[int]:
+    try:
+        return sorted(int(entry.name) for entry in os.scandir(model) if VERSION.fullmatch(entry.name) and entry.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _locked_folder(model: Path) -> tuple[Path, int]:
+    """A new staging folder and the descriptor that holds its lock."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=STAGING, dir=model))
+        lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():  # else another exporter swept it away before it was locked
+            path.chmod(0o755)
+            return path, lock
+        os.close(lock)
+
+
+def _sweep(model: Path) -> None:
+    """Remove staging folders whose writer is gone: a living one holds a lock on its folder."""
+    for leftover in model.glob(STAGING + "*"):
+        try:
+            lock = os.open(leftover, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # its writer published or cleaned up just now
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its writer lives
+        finally:
+            os.close(lock)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,94 @@
+"""The few CUDA runtime calls a session needs, through NVIDIA's own bindings (`cuda-bindings`)."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelrepo.tensors import Array
+from runtime.session import SessionError
+
+try:
+    from cuda.bindings import runtime as cudart
+    from cuda.bindings import utils
+except ImportError:  # the extra that brings it (gpu, tensorrt, tensorrt-rtx) is not installed
+    cudart = None
+
+
+def available() -> bool:
+    """Whether a CUDA device and a driver new enough for the bindings are there. Never raises."""
+    if cudart is None:
+        return False
+    status, count = cudart.cudaGetDeviceCount()
+    return bool(status == cudart.cudaError_t.cudaSuccess and count > 0)
+
+
+def compute_capability() -> str:
+    """Of device 0, as `9.0`. Raises SessionError without a device."""
+    attributes = cudart.cudaDeviceAttr
+    major = call(cudart.cudaDeviceGetAttribute(attributes.cudaDevAttrComputeCapabilityMajor, 0))
+    minor = call(cudart.cudaDeviceGetAttribute(attributes.cudaDevAttrComputeCapabilityMinor, 0))
+    return f"{major}.{minor}"
+
+
+def call(answer: tuple[Any, ...]) -> Any:
+    """The value of a CUDA call, which comes as (status, value). Raises SessionError with CUDA's name for the failure."""
+    status, *values = answer
+    if status != cudart.cudaError_t.cudaSuccess:
+        raise SessionError(f"CUDA call failed: {cudart.cudaGetErrorName(status)[1].decode()}")
+    return values[0] if values else None
+
+
+class Stream:
+    """A CUDA stream of its own, and an event on which to wait without spinning."""
+
+    def __init__(self) -> None:
+        self._stream = call(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+        self._event = call(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming | cudart.cudaEventBlockingSync))
+        self.handle: int = utils.get_cuda_native_handle(self._stream)
+
+    def to_device(self, buffer: Buffer, size: int) -> None:
+        """Queue a copy of the first `size` bytes from host to device."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        call(cudart.cudaMemcpyAsync(buffer.device, buffer.host, size, kind, self._stream))
+
+    def to_host(self, buffer: Buffer, size: int) -> None:
+        """Queue a copy of the first `size` bytes from device to host."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        call(cudart.cudaMemcpyAsync(buffer.host, buffer.device, size, kind, self._stream))
+
+    def wait(self) -> None:
+        """Block, without the GIL, until all that was queued is done."""
+        call(cudart.cudaEventRecord(self._event, self._stream))
+        call(cudart.cudaEventSynchronize(self._event))
+
+    def close(self) -> None:
+        """Destroy stream and event."""
+        call(cudart.cudaEventDestroy(self._event))
+        call(cudart.cudaStreamDestroy(self._stream))
+
+
+class Buffer:
+    """Memory for one tensor at its largest: on the device, and pinned on the host so that copies can be asynchronous."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        self._dtype = np.dtype(dtype)
+        size = math.prod(shape) * self._dtype.itemsize
+        self.host: int = call(cudart.cudaMallocHost(size))
+        self.device: int = call(cudart.cudaMalloc(size))
+        self._bytes: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.host))
+
+    def view(self, shape: tuple[int, ...]) -> Array:
+        """The front of the host memory as an array of this shape."""
+        size = math.prod(shape) * self._dtype.itemsize
+        view: Array = self._bytes[:size].view(self._dtype).reshape(shape)
+        return view
+
+    def close(self) -> None:
+        """Free both."""
+        call(cudart.cudaFree(self.device))
+        call(cudart.cudaFreeHost(self.host))

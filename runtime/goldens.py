@@ -1,0 +1,53 @@
+"""Golden rows: held-out inputs with PyTorch's answers, which a session must reproduce on the machine it is to serve on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from modelrepo.tensors import Array, Signature, Tensors
+from runtime.session import Session, SessionError, promised_shapes
+
+
+class GoldenMismatch(SessionError):
+    """A session whose answers differ from PyTorch's."""
+
+
+def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float) -> float:
+    """Run the golden rows through every batch and length bucket; returns the largest absolute difference.
+
+    This also warms the session up: each promised shape has run once. Raises GoldenMismatch at the first bucket in which an
+    output element is further than `tolerance` from PyTorch's, or is not a number.
+    """
+    worst = 0.0
+    for batch, length in promised_shapes(session.signature):
+        fitting = _rows_up_to(session.signature, inputs, length)
+        if fitting.size == 0:  # every golden sequence is longer than this bucket: warm it with one cut short, unjudged
+            session.run(_at(session.signature, inputs, np.zeros(batch, np.int64), length))
+            continue
+        index = np.resize(fitting, batch)
+        answers = session.run(_at(session.signature, inputs, index, length))
+        for name, answer in answers.items():
+            difference = float(np.max(np.abs(answer - outputs[name][index])))
+            if not difference <= tolerance:  # also true of NaN
+                where = f"batch {batch}" if length is None else f"batch {batch}, length {length}"
+                raise GoldenMismatch(
+                    f"{session.provider} differs from PyTorch by {difference:.3g} in {name!r} at {where}; {tolerance:g} is allowed"
+                )
+            worst = max(worst, difference)
+    return worst
+
+
+def _rows_up_to(signature: Signature, inputs: Mapping[str, Array], length: int | None) -> np.ndarray:
+    """Indices of the golden rows whose sequences are at most `length` long; all of them without sequences."""
+    rows = len(next(iter(inputs.values())))
+    if length is None or signature.mask is None:
+        return np.arange(rows)
+    return np.flatnonzero(inputs[signature.mask.name].sum(axis=1) <= length)
+
+
+def _at(signature: Signature, inputs: Mapping[str, Array], index: np.ndarray, length: int | None) -> Tensors:
+    """Some golden rows, padded or cut to a length."""
+    taken = {spec.name: inputs[spec.name][index] for spec in signature.inputs}
+    return taken if length is None else {spec.name: spec.resized(taken[spec.name], length) for spec in signature.inputs}

@@ -1,0 +1,1 @@
+"""HTTP -> validate -> queue -> batch -> session -> split -> respond. Never imports torch."""

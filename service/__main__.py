@@ -1,0 +1,72 @@
+"""`python -m service --repository models`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from modelrepo.errors import QuartetError
+from service import settings
+from service.api.examples import copy_paste_calls
+from service.api.inference import InferenceFirst
+from service.app import create_app
+from service.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """uvicorn around our lifespan: models load before it opens the port, and close after its last answer."""
+
+    def __init__(self, app: InferenceFirst, chosen: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=chosen.host,
+                port=chosen.port,
+                lifespan="off",  # entered below, where an error can end the process with a message instead of a traceback
+                access_log=False,
+                server_header=False,
+                log_config=None,
+                timeout_graceful_shutdown=chosen.drain_seconds,
+            )
+        )
+        self._app = app
+        self._show_calls = chosen.show_calls
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load, serve, drain."""
+        async with self._app.lifespan():
+            # uvicorn raises the signal again after its clean shutdown; by then it is no reason to die of.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: None)
+            await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port; then tell a person how to use it."""
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        models = self._app.registry.models()
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        logging.getLogger("quartet").info("serving %d models on %s", len(models), url)
+        if self._show_calls:
+            print(copy_paste_calls(models, url), flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean shutdown, 1 with a message where start-up fails."""
+    try:
+        chosen = settings.read(arguments)
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("quartet").setLevel(logging.INFO)
+        Server(create_app(chosen), chosen).run()
+    except QuartetError as error:
+        print(f"service: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""The edges: each decodes, calls one method of the core, and encodes."""

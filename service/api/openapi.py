@@ -1,0 +1,164 @@
+"""The OpenAPI document: FastAPI's own routes, and both inference paths of every served model with its types and an example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from modelrepo.tasks import Multiclass, Regression
+from modelrepo.tensors import ShapeRange, TensorSpec
+from service.api import examples
+from service.codec import tensor
+from service.registry import Registry, ServedModel
+
+Schema = dict[str, Any]
+
+ERRORS = {
+    "400": "Not the protocol: broken JSON, a missing key, a wrong datatype or shape",
+    "404": "No such model or version",
+    "413": "The body is too long",
+    "422": "The model cannot take these values",
+    "429": "Too many rows are waiting; see Retry-After",
+    "503": "Starting or shutting down",
+}
+
+
+def install(app: FastAPI, registry: Registry) -> None:
+    """Make `app` describe the models that `registry` serves at the moment it is asked."""
+
+    def document() -> Schema:
+        described = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = described.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Error"] = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+        _own_errors(described)
+        for model in registry.models():
+            described["paths"][f"/models/{model.name}/predict"] = {"post": _predict(model)}
+            described["paths"][f"/v2/models/{model.name}/infer"] = {"post": _infer(model)}
+        return described
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _own_errors(described: Schema) -> None:
+    """FastAPI announces its own 422 body for every parameter; ours is `{"error": …}`, and 400."""
+    for path in described["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        described["components"]["schemas"].pop(name, None)
+
+
+def _predict(model: ServedModel) -> Schema:
+    specs = model.manifest.signature.value_inputs
+    rows = {spec.name: _nested(spec, spec.shape[1:]) for spec in specs}
+    instance = next(iter(rows.values())) if len(rows) == 1 else {"type": "object", "properties": rows, "required": list(rows)}
+    request: Schema = {
+        "type": "object",
+        "properties": {"instances": {"type": "array", "items": instance, "minItems": 1}},
+        "required": ["instances"],
+        "additionalProperties": False,
+        "example": examples.predict_request(model),
+    }
+    if not isinstance(model.manifest.task, Regression):
+        request["properties"]["top_k"] = {"type": "integer", "minimum": 1, "description": "list only the likeliest labels"}
+    response = {
+        "type": "object",
+        "properties": {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "predictions": {"type": "array", "items": _prediction(model)},
+        },
+        "example": examples.predict_response(model),
+    }
+    return _operation(model, "Predict", "Instances in, answers out", request, response)
+
+
+def _prediction(model: ServedModel) -> Schema:
+    task = model.manifest.task
+    if isinstance(task, Regression):
+        return _object({"values": _object({target: {"type": "number"} for target in task.targets})})
+    label = {"type": "string", "enum": list(task.labels)}
+    ranked = {"type": "array", "items": _object({"label": label, "probability": {"type": "number", "minimum": 0, "maximum": 1}})}
+    if isinstance(task, Multiclass) or task.type == "binary":
+        return _object({"label": label, "probabilities": ranked})
+    return _object({"labels": {"type": "array", "items": label}, "probabilities": ranked})
+
+
+def _infer(model: ServedModel) -> Schema:
+    signature = model.manifest.signature
+    parameters: Schema = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+
+    def described(spec: TensorSpec) -> Schema:
+        return {
+            "type": "object",
+            "description": spec.description,
+            "properties": {
+                "name": {"const": spec.name},
+                "shape": {"type": "array", "items": {"type": "integer"}, "description": f"{spec.wire_shape}, -1 is any size"},
+                "datatype": {"const": tensor.datatype(spec.dtype)},
+                "parameters": parameters,
+                "data": {"type": "array", "items": {}, "description": "row-major, flat or nested"},
+            },
+            "required": ["name", "shape", "datatype"],
+        }
+
+    request = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": parameters,
+            "inputs": {"type": "array", "items": {"anyOf": [described(spec) for spec in signature.inputs]}},
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"name": {"type": "string"}, "parameters": parameters},
+                    "required": ["name"],
+                },
+            },
+        },
+        "required": ["inputs"],
+        "example": examples.infer_request(model),
+    }
+    response = {
+        "type": "object",
+        "properties": {
+            "model_name": {"type": "string"},
+            "model_version": {"type": "string"},
+            "id": {"type": "string"},
+            "outputs": {"type": "array", "items": {"anyOf": [described(spec) for spec in signature.outputs]}},
+        },
+        "example": examples.infer_response(model),
+    }
+    return _operation(model, "Infer", "Tensors in, tensors out (Open Inference Protocol)", request, response)
+
+
+def _operation(model: ServedModel, verb: str, summary: str, request: Schema, response: Schema) -> Schema:
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "tags": [model.name],
+        "summary": summary,
+        "operationId": f"{verb.lower()}_{model.name}",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
+        "responses": {
+            "200": {"description": "The answer", "content": {"application/json": {"schema": response}}},
+            **{status: {"description": reason, "content": error} for status, reason in ERRORS.items()},
+        },
+    }
+
+
+def _nested(spec: TensorSpec, dims: tuple[int | ShapeRange, ...]) -> Schema:
+    """One row of an input as nested arrays."""
+    if not dims:
+        number: Schema = {"type": "boolean" if spec.dtype == "bool" else "number" if "float" in spec.dtype else "integer"}
+        if spec.bounds:
+            number |= {"minimum": spec.bounds.min, "maximum": spec.bounds.max}
+        return number
+    low, high = (dims[0].min, dims[0].max) if isinstance(dims[0], ShapeRange) else (dims[0], dims[0])
+    return {"type": "array", "items": _nested(spec, dims[1:]), "minItems": low, "maxItems": high}
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties)}

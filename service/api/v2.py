@@ -1,0 +1,143 @@
+"""Metadata and health of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from modelrepo.tensors import TensorSpec
+from service.codec import tensor
+from service.errors import Unavailable
+from service.registry import Registry, ServedModel
+
+EXTENSIONS = ["binary_tensor_data"]  # only what is really there
+PLATFORMS = {"onnx": "onnx_onnxv1", "tensorrt": "tensorrt_plan"}
+
+
+class ServerMetadata(BaseModel):
+    """What this server is and can do."""
+
+    name: Literal["quartet"] = "quartet"
+    version: str
+    extensions: list[str] = EXTENSIONS
+
+
+class TensorMetadata(BaseModel):
+    """One input or output; -1 in the shape is a dynamic axis."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, str | int | float | bool] = {}
+
+
+class ModelMetadata(BaseModel):
+    """One served model. `parameters` says what answers and how far it was proven."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, str | int | float | bool]
+
+
+class ModelList(BaseModel):
+    """Names of the served models."""
+
+    models: list[str]
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    live: bool = True
+
+
+class Ready(BaseModel):
+    """Every model is loaded and proven. Both keys, because clients of different servers look for different ones."""
+
+    live: bool = True
+    ready: bool = True
+
+
+class ModelReady(BaseModel):
+    """One model is loaded and proven."""
+
+    name: str
+    ready: bool = True
+
+
+def router(registry: Registry) -> APIRouter:
+    """The endpoints, over the models of `registry`."""
+    api = APIRouter(tags=["Open Inference Protocol"])
+
+    @api.get("/v2/", include_in_schema=False)
+    @api.get("/v2")
+    async def server_metadata() -> ServerMetadata:
+        """Name, version and extensions of the server."""
+        return ServerMetadata(version=installed("quartet"))
+
+    @api.get("/v2/health/live")
+    async def live() -> Live:
+        """Whether the process answers at all."""
+        return Live()
+
+    @api.get("/v2/health/ready")
+    async def ready() -> Ready:
+        """Whether every model is loaded, warmed and proven; 503 while starting or draining."""
+        if not registry.ready:
+            raise Unavailable("the server is starting or shutting down")
+        return Ready()
+
+    @api.get("/v2/models")
+    async def models() -> ModelList:
+        """The served models."""
+        return ModelList(models=[model.name for model in registry.models()])
+
+    @api.get("/v2/models/{model}/versions/{version}")
+    @api.get("/v2/models/{model}")
+    async def model_metadata(model: str, version: str | None = None) -> ModelMetadata:
+        """Inputs and outputs of a model, and what serves it."""
+        return _metadata(registry.get(model, version))
+
+    @api.get("/v2/models/{model}/versions/{version}/ready")
+    @api.get("/v2/models/{model}/ready")
+    async def model_ready(model: str, version: str | None = None) -> ModelReady:
+        """Whether a model is loaded, warmed and proven."""
+        return ModelReady(name=registry.get(model, version).name)
+
+    return api
+
+
+def _metadata(model: ServedModel) -> ModelMetadata:
+    manifest = model.manifest
+    parameters: dict[str, str | int | float | bool] = {
+        "family": manifest.family,
+        "task": manifest.task.type,
+        "artifact": model.artifact.file.path,
+        "precision": model.artifact.precision,
+        "provider": model.provider,
+        "max_batch": manifest.signature.batch.max,
+        f"test {manifest.metric.name}": manifest.metric.value,
+        "max_abs_error": max(parity.max_abs_error for parity in manifest.parity),
+        **{f"skipped {path}": reason for path, reason in model.skipped.items()},
+    }
+    return ModelMetadata(
+        name=model.name,
+        versions=[model.version],
+        platform=PLATFORMS[model.artifact.format],
+        inputs=[_tensor(spec) for spec in manifest.signature.inputs],
+        outputs=[_tensor(spec) for spec in manifest.signature.outputs],
+        parameters=parameters,
+    )
+
+
+def _tensor(spec: TensorSpec) -> TensorMetadata:
+    parameters: dict[str, str | int | float | bool] = {"description": spec.description} if spec.description else {}
+    if spec.role == "mask":
+        parameters["optional"] = True
+    return TensorMetadata(name=spec.name, datatype=tensor.datatype(spec.dtype), shape=spec.wire_shape, parameters=parameters)

@@ -1,0 +1,80 @@
+"""The one composition root: every object of the service is made and connected here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from modelrepo.tensors import DEFAULT_BATCH
+from service import errors
+from service.api import openapi, v2
+from service.api.inference import InferenceFirst
+from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import Settings
+
+
+def create_app(settings: Settings) -> InferenceFirst:
+    """The whole service as one ASGI application.
+
+    Its lifespan loads and proves every model before it lets start-up end, so a server that listens is ready. Shutting down
+    answers what was accepted and closes the sessions.
+    """
+    metrics = Metrics(DEFAULT_BATCH)
+    registry = Registry(settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await registry.load_all()
+        yield
+        await registry.close()
+
+    app: FastAPI = FastAPIOffline(
+        title="Quartet",
+        version=version("quartet"),
+        description="Predictions from MLP, CNN, LSTM and Transformer models, batched across callers.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.include_router(v2.router(registry))
+    openapi.install(app, registry)
+
+    @app.get("/", include_in_schema=False)
+    async def start_page() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    @app.get("/metrics", tags=["Operations"], response_class=Response)
+    async def prometheus() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    async def answer(request: Request, error: Exception) -> Response:
+        failure = errors.translate(_from_framework(request, error))
+        return Response(errors.body(failure), failure.status, failure.headers, "application/json")
+
+    for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
+        app.add_exception_handler(kind, answer)
+
+    return InferenceFirst(registry, metrics, settings.max_body_bytes, app)
+
+
+def _from_framework(request: Request, error: Exception) -> Exception:
+    """FastAPI's own refusals as ours, so that every body is `{"error": …}`."""
+    match error:
+        case RequestValidationError():
+            return InvalidRequest("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+        case HTTPException(status_code=404):
+            return UnknownModel("no such path; /docs lists them all")
+        case HTTPException(status_code=405):
+            return MethodNotAllowed(request.method, (error.headers or {}).get("Allow", "GET"))
+    return error

@@ -1,0 +1,173 @@
+"""The friendly interface's JSON: `{"instances": […]}` in, labels and probabilities or values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modelrepo.tasks import Binary, Multiclass, Regression, Task
+from modelrepo.tensors import Array, Signature, Tensors, TensorSpec
+from service.codec import tensor
+from service.errors import InvalidRequest, Unprocessable
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    """What a caller sends. An instance is one row of the model's input, or an object of rows where there are several."""
+
+    instances: list[msgspec.Raw]
+    top_k: int | None = None
+
+
+class Ranked(msgspec.Struct):
+    """A label and how likely it is."""
+
+    label: str
+    probability: float
+
+
+class Class(msgspec.Struct):
+    """The answer of a multiclass or binary model: the likeliest label, and the labels by falling probability."""
+
+    label: str
+    probabilities: list[Ranked]
+
+
+class Labels(msgspec.Struct):
+    """The answer of a multilabel model: the labels above one half, and all by falling probability."""
+
+    labels: list[str]
+    probabilities: list[Ranked]
+
+
+class Values(msgspec.Struct):
+    """The answer of a regression model: each target's value."""
+
+    values: dict[str, float]
+
+
+class Response(msgspec.Struct):
+    """One prediction per instance, in their order."""
+
+    model_name: str
+    model_version: str
+    predictions: list[Class | Values] | list[Labels]
+
+
+_decoder = msgspec.json.Decoder(Request)
+_encoder = msgspec.json.Encoder()
+
+
+def decode(body: bytes, signature: Signature) -> tuple[Tensors, int | None]:
+    """The model's inputs, sequences of different lengths padded and masked, and `top_k`. Raises InvalidRequest."""
+    try:
+        request = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f'the request is not valid: {error}; send {{"instances": [...]}}') from None
+    except RecursionError:
+        raise InvalidRequest("the request is not valid: it is nested too deeply") from None
+    if not request.instances:
+        raise InvalidRequest("instances is empty; give at least one")
+    if request.top_k is not None and request.top_k < 1:
+        raise InvalidRequest(f"top_k is {request.top_k}; it takes 1 or more")
+    specs = signature.value_inputs
+    rows: dict[str, list[Array]] = {spec.name: [] for spec in specs}
+    for position, instance in enumerate(request.instances):
+        for spec, data in _by_input(position, instance, specs):
+            rows[spec.name].append(_row(position, spec, data))
+    return _stack(signature, rows), request.top_k
+
+
+def encode(model: str, version: str, task: Task, output: Array, top_k: int | None) -> bytes:
+    """The response's body. `output` is the task's tensor [rows, outputs]; `top_k` limits how many labels are listed.
+
+    Raises Unprocessable where a row of it is not a number.
+    """
+    tensor.to_json(task.output, output)  # refuses what is not a finite number, naming the row
+    return _encoder.encode(Response(model, version, predictions(task, output.astype(np.float64), top_k)))
+
+
+def predictions(task: Task, output: Array, top_k: int | None) -> Any:
+    """What the rows of the task's output tensor mean."""
+    if isinstance(task, Regression):
+        return [Values(dict(zip(task.targets, row, strict=True))) for row in output.tolist()]
+    logits = output / task.temperature
+    if isinstance(task, Multiclass):
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances = exponents / exponents.sum(axis=1, keepdims=True)
+    else:
+        chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
+        if isinstance(task, Binary):
+            chances = np.concatenate([1 - chances, chances], axis=1)
+    order = np.argsort(-chances, axis=1, kind="stable")[:, :top_k]
+    ranked = [
+        [Ranked(task.labels[column], float(row[column])) for column in columns]
+        for row, columns in zip(chances, order.tolist(), strict=True)
+    ]
+    if isinstance(task, Multiclass | Binary):
+        return [Class(row[0].label, row) for row in ranked]
+    active = [[label for label, chance in zip(task.labels, row, strict=True) if chance > 0.5] for row in chances.tolist()]
+    return [Labels(labels, row) for labels, row in zip(active, ranked, strict=True)]
+
+
+def _by_input(position: int, instance: msgspec.Raw, specs: tuple[TensorSpec, ...]) -> Iterator[tuple[TensorSpec, msgspec.Raw]]:
+    """An instance's data for each input: the instance itself where there is one input, else the object's values."""
+    if memoryview(instance).tobytes()[:1] != b"{":
+        if len(specs) > 1:
+            raise InvalidRequest(f"instance {position} must be an object with the keys {', '.join(spec.name for spec in specs)}")
+        yield specs[0], instance
+        return
+    fields = msgspec.json.decode(instance, type=dict[str, msgspec.Raw])
+    names = {spec.name for spec in specs}
+    if set(fields) != names:
+        raise InvalidRequest(f"instance {position} has the keys {sorted(fields)}; it needs {sorted(names)}")
+    for spec in specs:
+        yield spec, fields[spec.name]
+
+
+def _row(position: int, spec: TensorSpec, data: msgspec.Raw) -> Array:
+    """One row of one input, nested like its shape; the length of a sequence is what is there."""
+    depth = len(spec.shape) - 1
+    try:
+        array = tensor.nested(memoryview(data), tensor.datatype(spec.dtype), depth)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"instance {position}, {spec.name!r}: {error}; expected {_describe(spec)}") from None
+    fixed = [(size, dim) for size, dim in zip(array.shape, spec.shape[1:], strict=True) if isinstance(dim, int)]
+    if any(size != dim for size, dim in fixed):
+        raise InvalidRequest(f"instance {position}, {spec.name!r}: found shape {list(array.shape)}; expected {_describe(spec)}")
+    return array
+
+
+def _stack(signature: Signature, rows: dict[str, list[Array]]) -> Tensors:
+    """Rows of possibly different lengths as one padded batch, with the mask that tells them apart."""
+    if signature.length is None:
+        return {name: np.stack(arrays) for name, arrays in rows.items()}
+    axis = {spec.name: spec.length_axis for spec in signature.value_inputs}
+    per_row = [{arrays[i].shape[a - 1] for name, arrays in rows.items() if (a := axis[name]) is not None} for i in _positions(rows)]
+    for position, found in enumerate(per_row):
+        if len(found) > 1:
+            raise InvalidRequest(f"instance {position} has inputs of lengths {sorted(found)}; they must be the same")
+    lengths = [found.pop() for found in per_row]
+    for position, length in enumerate(lengths):
+        if length not in signature.length:
+            span = f"{signature.length.min} to {signature.length.max}"
+            raise Unprocessable(f"instance {position} has length {length}; the model takes {span}")
+    longest = max(lengths)
+    batch = {
+        spec.name: np.concatenate([spec.resized(row[None], longest) for row in rows[spec.name]]) for spec in signature.value_inputs
+    }
+    if signature.mask:
+        batch[signature.mask.name] = np.arange(longest) < np.array(lengths)[:, None]
+    return batch
+
+
+def _positions(rows: dict[str, list[Array]]) -> range:
+    return range(len(next(iter(rows.values()))))
+
+
+def _describe(spec: TensorSpec) -> str:
+    """The shape of one row: without the batch axis."""
+    dims = ", ".join(str(dim) if isinstance(dim, int) else dim.axis for dim in spec.shape[1:])
+    return f"{spec.dtype} [{dims}]"

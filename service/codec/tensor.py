@@ -1,0 +1,188 @@
+"""One tensor of the Open Inference Protocol, as JSON or as raw bytes, to an array and back.
+
+Datatypes and layouts: the protocol's "Tensor Data Types" and the binary tensor data extension (Triton Inference Server,
+docs/protocol/extension_binary_data.md). BYTES tensors are arrays of Python bytes, dtype object.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modelrepo.tensors import Array
+from service.errors import InvalidRequest, Unprocessable
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype("O"),
+}
+DATATYPES = {dtype.name: name for name, dtype in DTYPES.items()}
+MAX_RANK = 16
+
+
+def datatype(dtype: np.dtype[Any] | str) -> str:
+    """The protocol's name of a NumPy dtype."""
+    return DATATYPES[np.dtype(dtype).name]
+
+
+def check_header(name: str, kind: str, shape: list[int]) -> int:
+    """The number of elements a tensor's datatype and shape announce. Raises InvalidRequest."""
+    if kind not in DTYPES:
+        raise InvalidRequest(f"input {name!r} has datatype {kind!r}; known are {', '.join(DTYPES)}")
+    if len(shape) > MAX_RANK or any(not 0 <= size < 2**31 for size in shape):
+        raise InvalidRequest(f"input {name!r} has shape {shape[: MAX_RANK + 1]}; sizes are 0 or more, at most {MAX_RANK} of them")
+    return math.prod(shape)
+
+
+def from_json(name: str, kind: str, shape: list[int], data: memoryview) -> Array:
+    """An array from the JSON text of a tensor's `data`, nested like the shape or flat. Raises InvalidRequest.
+
+    Elements are never coerced: a string, a boolean or a fraction in an integer tensor is an error, as is a number the
+    datatype cannot hold.
+    """
+    count = check_header(name, kind, shape)
+    if kind == "FP16":
+        raise InvalidRequest(f"input {name!r} is FP16, which JSON does not carry: send it as binary data, or as FP32")
+    depth = _depth(data)
+    if depth not in (1, len(shape)):
+        raise InvalidRequest(f"input {name!r} has data nested {depth} deep; shape {shape} takes a flat list or {len(shape)} levels")
+    try:
+        array = nested(data, kind, depth)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"input {name!r}: {error}; expected {kind} of shape {shape}") from None
+    if depth > 1 and array.shape != tuple(shape):
+        raise InvalidRequest(f"input {name!r} has data of shape {list(array.shape)}, but says shape {shape}")
+    if array.size != count:
+        raise InvalidRequest(f"input {name!r} has {array.size} elements; shape {shape} needs {count}")
+    return array.reshape(shape)
+
+
+def nested(data: memoryview, kind: str, depth: int) -> Array:
+    """An array of rank `depth` from JSON lists nested as deep. Raises InvalidRequest, without the tensor's name."""
+    try:
+        values = _decoder(_element(kind), depth).decode(data)
+        array: Array
+        if kind == "BYTES":
+            texts = np.array(values, np.object_)  # lists of uneven length stay lists here
+            array = np.frompyfunc(lambda text: text.encode() if isinstance(text, str) else text, 1, 1)(texts)
+        else:
+            with np.errstate(over="ignore"):  # an overflow shows as an infinity, which JSON cannot have meant
+                array = np.asarray(values, DTYPES[kind])
+    except (msgspec.DecodeError, ValueError, OverflowError) as error:  # ValueError: lists of uneven length
+        raise InvalidRequest(str(error)) from None
+    if array.ndim != depth:
+        raise InvalidRequest("lists of uneven length")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidRequest(f"a number is too large for {kind}")
+    return array
+
+
+def from_binary(name: str, kind: str, shape: list[int], data: memoryview) -> Array:
+    """An array from a tensor's raw bytes, little-endian and row-major. Raises InvalidRequest.
+
+    The array may share the memory of `data` and then is read-only.
+    """
+    count = check_header(name, kind, shape)
+    if kind == "BYTES":
+        return _bytes_elements(name, count, data).reshape(shape)
+    dtype = DTYPES[kind]
+    if len(data) != count * dtype.itemsize:
+        raise InvalidRequest(
+            f"input {name!r} has {len(data)} bytes of binary data; {kind} of shape {shape} needs {count * dtype.itemsize}"
+        )
+    if kind == "BOOL":
+        flags = np.frombuffer(data, np.uint8)
+        if flags.max(initial=0) > 1:
+            raise InvalidRequest(f"input {name!r} is BOOL and holds the byte {flags.max()}; bytes are 0 or 1")
+        return flags.view(np.bool_).reshape(shape)
+    # The bytes follow a JSON header of any length; sessions want numbers at addresses that fit them.
+    return np.require(np.frombuffer(data, dtype), requirements="A").reshape(shape)
+
+
+def to_json(name: str, array: Array) -> list[Any]:
+    """A tensor's elements as a flat list for JSON. Raises Unprocessable for what JSON cannot carry."""
+    if array.dtype == np.float16:
+        raise Unprocessable(f"output {name!r} is FP16, which JSON does not carry: ask for binary data")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+        raise Unprocessable(f"output {name!r} is not a finite number in row {row}, which JSON cannot carry: check that row's input")
+    flat = array.ravel().tolist()
+    if array.dtype == np.object_:
+        try:
+            return [element.decode() for element in flat]
+        except UnicodeDecodeError:
+            raise Unprocessable(f"output {name!r} is not UTF-8 text, which JSON cannot carry: ask for binary data") from None
+    return flat
+
+
+def to_binary(array: Array) -> bytes:
+    """A tensor's raw bytes, little-endian and row-major."""
+    if array.dtype == np.object_:
+        return b"".join(struct.pack("<I", len(element)) + element for element in array.ravel().tolist())
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _bytes_elements(name: str, count: int, data: memoryview) -> Array:
+    """BYTES elements, each a 4-byte length and that many bytes."""
+    elements: list[bytes] = []
+    at = 0
+    while at < len(data):
+        if at + 4 > len(data):
+            raise InvalidRequest(f"input {name!r} ends inside the length of element {len(elements)}")
+        (length,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if at + length > len(data):
+            raise InvalidRequest(f"input {name!r} ends inside element {len(elements)}, which says {length} bytes")
+        elements.append(bytes(data[at : at + length]))
+        at += length
+    if len(elements) != count:
+        raise InvalidRequest(f"input {name!r} has {len(elements)} elements; its shape needs {count}")
+    array = np.empty(count, np.object_)
+    array[:] = elements
+    return array
+
+
+def _depth(data: memoryview) -> int:
+    """How many lists the data opens with."""
+    depth = 0
+    for byte in data:
+        if byte == 0x5B:  # [
+            depth += 1
+        elif byte not in b" \t\r\n":
+            break
+        if depth > MAX_RANK:
+            break
+    return depth
+
+
+@cache
+def _decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
+    kind: Any = element
+    for _ in range(depth):
+        kind = list[kind]
+    return msgspec.json.Decoder(kind)
+
+
+def _element(kind: str) -> type:
+    """The JSON type of one element."""
+    if kind == "BOOL":
+        return bool
+    if kind == "BYTES":
+        return str
+    return float if kind.startswith("FP") else int

@@ -1,0 +1,119 @@
+"""Every error a caller can get, with its status.
+
+    ServiceError                   500
+    ├── InvalidRequest             400  not the protocol: broken JSON, missing keys, wrong dtype or shape
+    ├── UnknownModel               404  no such model, version or path
+    ├── MethodNotAllowed           405
+    ├── PayloadTooLarge            413  the body is longer than the server reads
+    ├── UnsupportedMediaType       415  a content encoding the server does not decode
+    ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
+    ├── QueueFull                  429  too many rows are waiting; Retry-After says when to come back
+    └── Unavailable                503  starting, draining, or the model is not loaded
+
+The body is always `{"error": "<message>"}`, as the Open Inference Protocol has it. What is not foreseen here becomes an
+opaque 500, with the traceback in the log only.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from modelrepo.errors import OutOfRange, QuartetError, SignatureError
+
+
+class ServiceError(QuartetError):
+    """Base: an error with an HTTP status."""
+
+    status = 500
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers that go with the error."""
+        return {}
+
+
+class InvalidRequest(ServiceError):
+    """The request is not what the protocol says."""
+
+    status = 400
+
+
+class UnknownModel(ServiceError):
+    """No such model, version or path."""
+
+    status = 404
+
+
+class MethodNotAllowed(ServiceError):
+    """The path exists; this method does not."""
+
+    status = 405
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"{method} is not for this path: send {allowed}")
+        self.allowed = allowed
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The methods that are."""
+        return {"Allow": self.allowed}
+
+
+class PayloadTooLarge(ServiceError):
+    """The body is longer than the server reads."""
+
+    status = 413
+
+
+class UnsupportedMediaType(ServiceError):
+    """The body is encoded in a way the server does not decode."""
+
+    status = 415
+
+
+class Unprocessable(ServiceError):
+    """A well-formed request that cannot be answered."""
+
+    status = 422
+
+
+class QueueFull(ServiceError):
+    """More rows are waiting than the queue holds."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Seconds until the queue should have drained."""
+        return {"Retry-After": str(self.retry_after)}
+
+
+class Unavailable(ServiceError):
+    """The server or the model does not answer now."""
+
+    status = 503
+
+
+class _Body(msgspec.Struct):
+    error: str
+
+
+def translate(error: Exception) -> ServiceError:
+    """The error a caller sees: tensors that do not fit get a status of their own, the unforeseen becomes an opaque 500."""
+    match error:
+        case ServiceError():
+            return error
+        case OutOfRange():
+            return Unprocessable(str(error))
+        case SignatureError():
+            return InvalidRequest(str(error))
+    return ServiceError("internal error; the server's log has the details")
+
+
+def body(error: ServiceError) -> bytes:
+    """The response body."""
+    return msgspec.json.encode(_Body(str(error)))

@@ -1,0 +1,158 @@
+"""Which version of which model serves, from opening its files to closing its session."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from modelrepo.manifest import Artifact
+from modelrepo.repository import ModelVersion, Repository
+from modelrepo.tensors import Array, Tensors
+from runtime.goldens import prove
+from runtime.open import open_session
+from runtime.session import Session, SessionError
+from service.batching import Batcher
+from service.errors import Unavailable, UnknownModel
+from service.metrics import Metrics
+from service.settings import Settings
+
+log = logging.getLogger("quartet.registry")
+
+
+class LoadFailed(SessionError):
+    """No artifact of a version can serve here; the message says why for each."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A session that has proven itself on this machine, and the artifacts that were passed over for it."""
+
+    artifact: Artifact
+    session: Session
+    goldens: tuple[Tensors, Tensors]
+    skipped: dict[str, str]
+
+
+def load(published: ModelVersion, settings: Settings) -> Loaded:
+    """The first artifact, in the manifest's order, that this machine can run and whose golden rows come out right.
+
+    Proving runs every promised shape, so the session is warm afterwards. Raises LoadFailed where none does.
+    """
+    inputs, outputs = published.goldens()
+    skipped: dict[str, str] = {}
+    for artifact in published.manifest.artifacts:
+        try:
+            session = open_session(
+                published.file(artifact), artifact, published.manifest.signature, settings.device, settings.threads
+            )
+            try:
+                prove(session, inputs, outputs, published.manifest.goldens.tolerance)
+            except BaseException:
+                session.close()
+                raise
+        except SessionError as error:
+            skipped[artifact.file.path] = str(error)
+            log.warning("%s:%d: %s is not used: %s", published.name, published.version, artifact.file.path, error)
+            continue
+        return Loaded(artifact, session, (inputs, outputs), skipped)
+    reasons = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
+    raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
+
+
+class ServedModel:
+    """A version that answers: its files' facts, its session, and the batcher in front of it."""
+
+    def __init__(self, published: ModelVersion, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
+        self.name = published.name
+        self.version = str(published.version)
+        self.manifest = published.manifest
+        self.artifact = loaded.artifact
+        self.provider = loaded.session.provider
+        self.skipped = loaded.skipped
+        self.goldens = loaded.goldens
+        self._session = loaded.session
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-{self.version}")
+        self.batcher = Batcher(
+            self.manifest.signature,
+            loaded.session.run,
+            self._executor,
+            settings.max_queue_rows,
+            lambda facts: metrics.observe(self.name, self.version, facts),
+            metrics.abandoned_rows.labels(self.name, self.version).inc,
+        )
+
+    async def infer(self, inputs: Mapping[str, Array]) -> Tensors:
+        """Outputs for the rows of `inputs`; the mask may be left out. Raises SignatureError, QueueFull, Unavailable."""
+        signature = self.manifest.signature
+        complete = signature.complete(inputs)
+        rows, length = signature.check(complete)
+        signature.check_values(complete)
+        return await self.batcher.submit(complete, rows, length)
+
+    async def close(self) -> None:
+        """Answer what was accepted, then give back the session."""
+        await self.batcher.drain()
+        self._executor.shutdown()
+        self._session.close()
+
+
+class Registry:
+    """The models being served, by name."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._models: dict[str, ServedModel] = {}
+        self.ready = False
+
+    async def load_all(self) -> None:
+        """Open the repository and load the newest version of every model; ready only when all of them are.
+
+        Raises RepositoryError or LoadFailed, after which nothing is loaded.
+        """
+        repository = Repository(self._settings.repository)
+        names = repository.models()
+        if not names:
+            raise LoadFailed(f"{str(self._settings.repository)!r} holds no models: publish one with `python -m export`")
+        try:
+            for name in names:
+                published = await asyncio.to_thread(repository.open, name)
+                loaded = await asyncio.to_thread(load, published, self._settings)
+                self._add(ServedModel(published, loaded, self._settings, self._metrics))
+        except BaseException:
+            await self.close()
+            raise
+        self.ready = True
+
+    def _add(self, model: ServedModel) -> None:
+        labels = (model.name, model.version)
+        self._metrics.models.labels(*labels, model.artifact.file.path, model.provider, model.artifact.precision).set(1)
+        self._metrics.queue_rows.labels(*labels).set_function(lambda: model.batcher.waiting_rows)
+        for path in model.skipped:
+            self._metrics.skipped.labels(*labels, path).inc()
+        self._models[model.name] = model
+        log.info("%s:%s is ready: %s on %s", *labels, model.artifact.file.path, model.provider)
+
+    def models(self) -> list[ServedModel]:
+        """All served models, by name."""
+        return [self._models[name] for name in sorted(self._models)]
+
+    def get(self, name: str, version: str | None = None) -> ServedModel:
+        """A served model. Raises UnknownModel, and Unavailable before start-up has ended or while draining."""
+        if not self.ready:
+            raise Unavailable("the server is starting or shutting down: try another instance")
+        model = self._models.get(name)
+        if model is None:
+            raise UnknownModel(f"no model {name!r}; served are {', '.join(sorted(self._models))}")
+        if version is not None and version != model.version:
+            raise UnknownModel(f"model {name!r} has no version {version!r} here; served is {model.version}")
+        return model
+
+    async def close(self) -> None:
+        """Not ready any more; then drain and close every model."""
+        self.ready = False
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+        self._models.clear()

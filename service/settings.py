@@ -1,0 +1,66 @@
+"""All settings of the service, from the command line and the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+from modelrepo.errors import QuartetError
+
+# Not QUARTET_: Kubernetes gives the pods beside a Service called `quartet` variables such as QUARTET_PORT=tcp://10.0.0.1:80.
+PREFIX = "QUARTET_SERVE_"
+
+
+class SettingsError(QuartetError):
+    """Settings that cannot be used; the message lists each with what is wrong."""
+
+
+class Settings(BaseSettings):
+    """Serve the newest version of every model in a repository.
+
+    Each option may also be given in the environment: --max-queue-rows as QUARTET_SERVE_MAX_QUEUE_ROWS.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_prog_name="python -m service",
+    )
+
+    repository: Path = Field(description="model repository that `python -m export` published to")
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="cuda fails where no GPU can be used")
+    threads: int = Field(default=1, ge=1, description="cores one batch uses on the CPU")
+    max_queue_rows: int = Field(default=4096, ge=1, description="rows of one model that may wait; beyond it 429")
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="longest request body; beyond it 413")
+    drain_seconds: int = Field(default=25, ge=0, description="time that requests in flight get to finish after SIGTERM")
+    show_calls: bool = Field(default=False, description="print example calls once ready")
+
+
+def read(arguments: list[str]) -> Settings:
+    """Settings from the command line, then the environment, then the defaults.
+
+    Raises SettingsError for values that cannot be used and for variables under our prefix that name no setting; exits with
+    status 2, as argparse does, for unknown options.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"unknown environment variable {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        return CliApp.run(Settings, cli_args=arguments)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_url=False):
+            name = str(fault["loc"][0])
+            found = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
+            faults.append(f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {fault['msg']}{found}")
+        raise SettingsError("; ".join(faults)) from None

@@ -1,0 +1,1 @@
+"""Data in, checkpoint out: trains the four families, MLP, CNN, LSTM and Transformer."""

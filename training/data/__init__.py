@@ -1,0 +1,13 @@
+"""Where training rows come from: `load(name)` gives a Dataset, whatever its kind."""
+
+from training.data.builtin import BUILTIN
+from training.data.dataset import DataError, Dataset
+
+__all__ = ["BUILTIN", "DataError", "Dataset", "load"]
+
+
+def load(name: str) -> Dataset:
+    """The data set of that name. Raises DataError naming the ones there are."""
+    if name not in BUILTIN:
+        raise DataError(f"no data called {name!r}; built in are {', '.join(sorted(BUILTIN))}")
+    return BUILTIN[name]()

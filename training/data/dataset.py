@@ -1,0 +1,114 @@
+"""What every data set is, once read: three splits, the kind of thing a row is, and the task.
+
+A kind holds all that a model must know of its input (sizes, vocabulary, standardisation) and nothing a user chooses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import PositiveInt
+
+from modelrepo.tasks import Task
+from modelrepo.tensors import ShapeRange, Strict, Tensors
+
+
+class DataError(Exception):
+    """Data that cannot be read or does not suit the family; the message says what to change."""
+
+
+class Standardized(Strict):
+    """A kind made of numbers, which the model standardises itself: (x - mean) / scale per column or channel."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+class Rows(Standardized):
+    """Plain columns: `features` [N, columns] float32."""
+
+    input: Literal["features"] = "features"
+
+
+class Images(Standardized):
+    """Pictures of one size: `image` [N, channels, height, width] float32."""
+
+    input: Literal["image"] = "image"
+    height: PositiveInt
+    width: PositiveInt
+
+
+class Series(Standardized):
+    """Numeric sequences of several lengths: `sequence` [N, T, channels] float32 and `mask` [N, T] bool."""
+
+    input: Literal["sequence"] = "sequence"
+    length: ShapeRange
+
+
+class Tokens(Strict):
+    """Token sequences of several lengths: `tokens` [N, T] int64 below `vocabulary`, and `mask` [N, T] bool."""
+
+    input: Literal["tokens"] = "tokens"
+    vocabulary: PositiveInt
+    length: ShapeRange
+    description: str = ""
+
+
+Kind = Rows | Images | Series | Tokens
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows: `inputs` by tensor name, each [N, …], and `targets`: [N] int64 for classes, [N, outputs] float32 otherwise.
+
+    Sequences are zero-padded on the right to the longest of the split.
+    """
+
+    inputs: Tensors
+    targets: npt.NDArray[np.generic]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, index: npt.NDArray[np.int64] | slice) -> Split:
+        """Some of the rows, with sequences cut to the longest among them."""
+        inputs = {name: array[index] for name, array in self.inputs.items()}
+        if "mask" in inputs:
+            longest = int(inputs["mask"].sum(axis=1).max(initial=1))
+            inputs = {name: array[:, :longest] for name, array in inputs.items()}
+        return Split(inputs, self.targets[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """`train` takes the epoch, counted from 1: stored data answers the same rows each time, generated data fresh ones."""
+
+    name: str
+    kind: Kind
+    task: Task
+    train: Callable[[int], Split]
+    validation: Split
+    test: Split
+
+    def fingerprint(self) -> str:
+        """sha256 over the names, dtypes, shapes and bytes of all splits (the first epoch's, where rows are generated)."""
+        digest = hashlib.sha256()
+        for split in (self.train(1), self.validation, self.test):
+            for name, array in sorted({**split.inputs, "targets": split.targets}.items()):
+                digest.update(f"{name} {array.dtype} {array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def moments(values: npt.NDArray[np.floating], axes: tuple[int, ...]) -> dict[str, tuple[float, ...]]:
+    """Mean and scale over `axes` as a kind stores them; a constant column gets scale 1, so that it becomes 0, not NaN."""
+    deviation = values.std(axis=axes)
+    return {
+        "mean": tuple(float(m) for m in np.atleast_1d(values.mean(axis=axes))),
+        "scale": tuple(float(s) for s in np.atleast_1d(np.where(deviation > 0, deviation, 1.0))),
+    }
