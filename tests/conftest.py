@@ -1,0 +1,38 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from runtime import cuda
+from training import config, loop
+from training.models import CNNConfig, LSTMConfig, MLPConfig, TransformerConfig
+
+TINY = {
+    "mlp": dataclasses.replace(config.spirals_mlp(Path()), model=MLPConfig(hidden=(8,)), epochs=2, floor=None),
+    "cnn": dataclasses.replace(config.digits_cnn(Path()), model=CNNConfig(channels=(4, 8)), epochs=1, floor=None),
+    "lstm": dataclasses.replace(config.adding_lstm(Path()), model=LSTMConfig(hidden=8), epochs=1, batch_size=256, floor=None),
+    "transformer": dataclasses.replace(
+        config.recall_transformer(Path()), model=TransformerConfig(dim=16, layers=1, heads=2), epochs=1, batch_size=512, floor=None
+    ),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not cuda.available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU, or cuda-bindings not installed"))
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A finished run folder of each family, trained for seconds: right in every way but its score."""
+    root = tmp_path_factory.mktemp("runs")
+    runs = {family: root / f"tiny-{family}" for family in TINY}
+    for family, tiny in TINY.items():
+        loop.fit(dataclasses.replace(tiny, out=runs[family]))
+    return runs

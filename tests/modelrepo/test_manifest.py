@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from modelrepo.errors import ManifestError
+from modelrepo.manifest import Manifest
+from modelrepo.tasks import Metric, Multiclass
+from tests import micro
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    micro.write_double(tmp_path / "model.onnx")
+    inputs = {"x": np.ones((2, 2), np.float32)}
+    return micro.manifest(tmp_path, micro.DOUBLE, Multiclass(labels=("a", "b")), inputs, micro.double(inputs))
+
+
+def changed(manifest, change):
+    document = json.loads(manifest.to_json())
+    change(document)
+    return json.dumps(document)
+
+
+def test_a_manifest_survives_the_way_through_json(manifest):
+    assert Manifest.from_json(manifest.to_json(), "manifest.json") == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(lambda d: d.update(colour="red"), "colour: unknown key, remove it", id="unknown key"),
+        pytest.param(lambda d: d.pop("task"), "task: this key is missing", id="missing key"),
+        pytest.param(lambda d: d.update(family=3), r"family: Input should be a valid string \(found 3\)", id="wrong type"),
+        pytest.param(
+            lambda d: d["artifacts"][0]["file"].update(size="12"), r"artifacts\[0\]\.onnx\.file\.size: .*'12'", id="wrong type, deep"
+        ),
+        pytest.param(
+            lambda d: d["artifacts"][0].update(format="caffe"), r"artifacts\[0\]: .*'onnx', 'tensorrt'", id="unknown format"
+        ),
+        pytest.param(lambda d: d["report"].update(path="../../etc/passwd"), r"report\.path", id="path that leaves the folder"),
+        pytest.param(lambda d: d["task"].update(labels=["a", "a"]), "names must differ", id="labels twice"),
+        pytest.param(lambda d: d["task"].update(labels=["a", "b", "c"]), r"shape \[batch, 3\]", id="labels that outputs lack"),
+        pytest.param(lambda d: d["parity"].clear(), "parity must hold one entry for every artifact", id="no proof"),
+        pytest.param(lambda d: d["artifacts"][0].update(precision="int8"), "artifact of precision fp32", id="no fp32"),
+        pytest.param(lambda d: d["report"].update(path="model.onnx"), "file paths must differ", id="one file twice"),
+        pytest.param(lambda d: d["metric"].update(value=float("nan")), "metric.value", id="not a number"),
+    ],
+)
+def test_every_fault_is_named_by_its_path(manifest, change, message):
+    with pytest.raises(ManifestError, match=message):
+        Manifest.from_json(changed(manifest, change), "models/double/1/manifest.json")
+
+
+def test_all_faults_are_listed_at_once_with_the_file_and_the_fix(manifest):
+    text = changed(manifest, lambda d: (d.pop("family"), d.pop("metric"), d.update(extra=1)))
+    with pytest.raises(ManifestError) as raised:
+        Manifest.from_json(text, "models/double/1/manifest.json")
+    for part in ("models/double/1/manifest.json", "family", "metric", "extra", "export the model again"):
+        assert part in str(raised.value)
+
+
+def test_a_manifest_of_a_later_format_says_to_upgrade(manifest):
+    with pytest.raises(ManifestError, match="format_version 2; this Quartet reads up to 1: upgrade Quartet"):
+        Manifest.from_json(changed(manifest, lambda d: d.update(format_version=2)), "m")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])
+def test_what_is_no_manifest_at_all_is_said_to_be_none(text):
+    with pytest.raises(ManifestError, match="not JSON|not a valid manifest"):
+        Manifest.from_json(text, "m")
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "floor", "reached"),
+    [("higher", 0.97, 0.97, True), ("higher", 0.96, 0.97, False), ("lower", 0.02, 0.02, True), ("lower", 0.03, 0.02, False), ("lower", 9.0, None, True)],
+)  # fmt: skip
+def test_a_metric_is_held_against_its_floor(better, value, floor, reached):
+    assert Metric(name="m", value=value, better=better, floor=floor).reached() is reached

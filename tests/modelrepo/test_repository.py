@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, RepositoryError, VersionNotFound
+from modelrepo.repository import STAGING, Repository
+from tests import micro
+
+ROOT = Path(__file__).parents[2]
+
+# Runs a publish in which the Nth call that touches the disk is the process's last.
+KILLED_AT_STEP = """
+import os, signal, sys, pathlib, tempfile
+from tests import micro
+step, root = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+calls = 0
+def deadly(function):
+    def wrapped(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return wrapped
+for owner, names in ((os, ("fsync", "open", "rename", "mkdir")), (tempfile, ("mkdtemp",)),
+                     (pathlib.Path, ("rename", "write_text", "mkdir", "chmod")), (micro, ("write_double",))):
+    for name in names:
+        setattr(owner, name, deadly(getattr(owner, name)))
+micro.publish_double(root, factor=2.0)
+"""
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_versions_count_from_one_and_the_newest_opens(tmp_path):
+    assert [micro.publish_double(tmp_path), micro.publish_double(tmp_path)] == [1, 2]
+    repository = Repository(tmp_path)
+    assert repository.models() == ["double"]
+    assert repository.versions("double") == [1, 2]
+    assert repository.open("double").version == 2
+    assert repository.open("double", 1).version == 1
+
+
+def test_golden_rows_come_back_as_they_were(tmp_path):
+    micro.publish_mean(tmp_path)
+    inputs, outputs = Repository(tmp_path).open("mean").goldens()
+    assert set(inputs) == {"sequence", "mask"}
+    np.testing.assert_array_equal(outputs["values"], micro.mean(inputs)["values"])
+
+
+def test_killed_at_any_step_leaves_the_old_version_whole_and_nothing_half_written(tmp_path):
+    micro.publish_double(tmp_path)
+    before = files(tmp_path)
+    for step in range(1, 100):
+        done = subprocess.run([sys.executable, "-c", KILLED_AT_STEP, str(step), str(tmp_path)], cwd=ROOT, check=False)
+        repository = Repository(tmp_path)
+        versions = repository.versions("double")
+        repository.open("double")  # whatever is visible is whole
+        assert {name: content for name, content in files(tmp_path).items() if name in before} == before
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9
+        if versions == [1, 2]:  # killed after the rename: published all the same; make room for the next try
+            for path in (tmp_path / "double/2").iterdir():
+                path.unlink()
+            (tmp_path / "double/2").rmdir()
+    assert step > 10, "the publish has more steps than that to be killed at"
+    assert versions == [1, 2]
+    assert not list((tmp_path / "double").glob(STAGING + "*")), "leftovers of the killed are swept away"
+
+
+def test_a_staging_folder_in_use_is_not_swept_away(tmp_path):
+    repository = Repository(tmp_path)
+    with repository.stage("double") as mine:
+        micro.publish_double(tmp_path)
+        assert mine.path.is_dir()
+
+
+def test_a_block_that_fails_publishes_nothing_and_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), Repository(tmp_path).stage("double") as staging:
+        micro.write_double(staging.path / "model.onnx")
+        raise ZeroDivisionError
+    assert Repository(tmp_path).models() == []
+    assert list((tmp_path / "double").iterdir()) == []
+
+
+def _publish(root: Path) -> int:
+    return micro.publish_double(root)
+
+
+def test_exporters_at_once_get_versions_of_their_own(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        versions = pool.map(_publish, [tmp_path] * 8)
+    assert sorted(versions) == list(range(1, 9))
+    assert Repository(tmp_path).versions("double") == list(range(1, 9))
+
+
+def test_a_file_that_changes_between_staging_and_publish_is_noticed(tmp_path):
+    with Repository(tmp_path).stage("double") as staging:
+        micro.write_double(staging.path / "model.onnx")
+        inputs = {"x": np.ones((1, 2), np.float32)}
+        manifest = micro.manifest(staging.path, micro.DOUBLE, micro.Multiclass(labels=("a", "b")), inputs, micro.double(inputs))
+        (staging.path / "model.onnx").write_bytes(b"something else")
+        with pytest.raises(CorruptVersion, match="model.onnx"):
+            staging.publish(manifest)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "goldens.npz", "report.json"])
+@pytest.mark.parametrize("damage", ["altered", "cut", "gone"])
+def test_a_damaged_file_is_named(tmp_path, name, damage):
+    micro.publish_double(tmp_path)
+    path = tmp_path / "double/1" / name
+    content = path.read_bytes()
+    match damage:
+        case "altered":
+            path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        case "cut":
+            path.write_bytes(content[:-1])
+        case "gone":
+            path.unlink()
+    with pytest.raises(CorruptVersion, match=f"{name} (has sha256|has size|cannot be read).*restore"):
+        Repository(tmp_path).open("double")
+
+
+def test_a_version_without_manifest_says_so(tmp_path):
+    (tmp_path / "double/1").mkdir(parents=True)
+    with pytest.raises(ManifestError, match="manifest.json cannot be read"):
+        Repository(tmp_path).open("double")
+
+
+def test_golden_rows_that_do_not_fit_the_signature_are_a_corrupt_version(tmp_path):
+    inputs = {"x": np.ones((2, 3), np.float32)}
+    with Repository(tmp_path).stage("double") as staging:
+        micro.write_double(staging.path / "model.onnx")
+        micro.finish(staging, micro.DOUBLE, micro.Multiclass(labels=("a", "b")), inputs, micro.double(inputs))
+    with pytest.raises(CorruptVersion, match="goldens.npz does not fit the signature"):
+        Repository(tmp_path).open("double").goldens()
+
+
+@pytest.mark.parametrize("name", ["..", "../secret", "a/b", "", ".hidden", "a\n", "x" * 200, "/etc"])
+def test_a_model_name_cannot_leave_the_repository(tmp_path, name):
+    with pytest.raises(ModelNotFound, match="is not a model name"):
+        Repository(tmp_path).open(name)
+
+
+def test_a_missing_model_and_a_missing_version_name_what_there_is(tmp_path):
+    micro.publish_double(tmp_path)
+    with pytest.raises(ModelNotFound, match=r"'doubel' is not in .*; it holds \['double'\]"):
+        Repository(tmp_path).open("doubel")
+    with pytest.raises(VersionNotFound, match=r"no version 7; it has \[1\]"):
+        Repository(tmp_path).open("double", 7)
+
+
+def test_a_missing_repository_says_what_to_give(tmp_path):
+    with pytest.raises(RepositoryError, match="cannot be read .*give the folder that `python -m export` published to"):
+        Repository(tmp_path / "nowhere").models()
+
+
+def test_a_repository_that_is_a_file_cannot_be_published_to(tmp_path):
+    (tmp_path / "models").write_text("")
+    with pytest.raises(RepositoryError, match="cannot publish 'double' .*writable folder"):
+        micro.publish_double(tmp_path / "models")
+
+
+def test_other_files_and_folders_are_no_versions(tmp_path):
+    micro.publish_double(tmp_path)
+    for stray in ("double/latest", "double/01", "double/0", "double/1.bak", ".git", "empty"):
+        (tmp_path / stray).mkdir(parents=True)
+    (tmp_path / "README").write_text("")
+    assert Repository(tmp_path).models() == ["double"]
+    assert Repository(tmp_path).versions("double") == [1]
+
+
+def test_a_published_manifest_is_readable_json(tmp_path):
+    micro.publish_double(tmp_path)
+    document = json.loads((tmp_path / "double/1/manifest.json").read_text())
+    assert document["format_version"] == 1
+    assert document["signature"]["inputs"][0]["shape"] == [{"axis": "batch", "min": 1, "opt": 4, "max": 8}, 2]
+    assert os.stat(tmp_path / "double/1").st_mode & 0o777 == 0o755

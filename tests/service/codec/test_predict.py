@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from modelrepo.tasks import Binary, Multiclass, Multilabel, Regression
+from modelrepo.tensors import Signature, TensorSpec
+from service.codec import predict
+from service.errors import InvalidRequest, Unprocessable
+from tests import micro
+
+
+def decode(signature, **request):
+    return predict.decode(json.dumps(request).encode(), signature)
+
+
+def answers(task, output, top_k=None):
+    body = predict.encode("m", "1", task, np.array(output, np.float32), top_k)
+    return json.loads(body)["predictions"]
+
+
+def test_instances_become_one_batch():
+    inputs, top_k = decode(micro.DOUBLE, instances=[[1, 2], {"x": [3, 4]}], top_k=1)
+    assert inputs["x"].tolist() == [[1, 2], [3, 4]]
+    assert inputs["x"].dtype == np.float32
+    assert top_k == 1
+
+
+def test_sequences_of_different_lengths_are_padded_and_masked():
+    inputs, _ = decode(micro.MEAN, instances=[[[1], [2], [3]], [[4]]])
+    assert inputs["sequence"][:, :, 0].tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert inputs["mask"].tolist() == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("signature", "request_", "error", "message"),
+    [
+        pytest.param(micro.DOUBLE, {"instances": []}, InvalidRequest, "instances is empty", id="no rows"),
+        pytest.param(micro.DOUBLE, {"inputs": []}, InvalidRequest, r'unknown field `inputs`.*\{"instances"', id="the other protocol"),
+        pytest.param(micro.DOUBLE, {"instances": [[1, 2]], "top_k": 0}, InvalidRequest, "top_k is 0", id="no labels wanted"),
+        pytest.param(micro.DOUBLE, {"instances": [[1, 2], [3]]}, InvalidRequest, r"instance 1, 'x': found shape \[1\]; expected", id="short"),
+        pytest.param(micro.DOUBLE, {"instances": [[1, "2"]]}, InvalidRequest, "instance 0, 'x': Expected `float`, got `str`", id="text"),
+        pytest.param(micro.DOUBLE, {"instances": [5]}, InvalidRequest, r"instance 0, 'x': Expected `array`.*float32 \[2\]", id="scalar"),
+        pytest.param(micro.DOUBLE, {"instances": [{"y": [1, 2]}]}, InvalidRequest, r"keys \['y'\]; it needs \['x'\]", id="other key"),
+        pytest.param(micro.MEAN, {"instances": [[[1]], []]}, InvalidRequest, "instance 1, 'sequence'", id="empty sequence"),
+        pytest.param(micro.MEAN, {"instances": [[[1]] * 13]}, Unprocessable, "instance 0 has length 13; the model takes 1 to 12", id="long"),
+    ],
+)  # fmt: skip
+def test_a_request_that_cannot_be_read_names_the_instance(signature, request_, error, message):
+    with pytest.raises(error, match=message):
+        decode(signature, **request_)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[", b'{"instances": [' + b"[" * 50_000, b"\xff\xfe"])
+def test_a_body_that_is_no_request_is_invalid(body):
+    with pytest.raises(InvalidRequest, match="the request is not valid"):
+        predict.decode(body, micro.DOUBLE)
+
+
+def test_several_inputs_need_objects():
+    pair = Signature(
+        inputs=tuple(TensorSpec(name=name, dtype="float32", shape=(micro.BATCH,)) for name in ("a", "b")),
+        outputs=micro.DOUBLE.outputs,
+    )
+    assert decode(pair, instances=[{"a": 1, "b": 2}])[0]["b"].tolist() == [2]
+    with pytest.raises(InvalidRequest, match="instance 0 must be an object with the keys a, b"):
+        decode(pair, instances=[1])
+
+
+def test_multiclass_answers_are_softmax_sorted():
+    # softmax([2, 1, 0.1]) = [0.659, 0.242, 0.099]
+    (answer,) = answers(Multiclass(labels=("a", "b", "c")), [[1, 2, 0.1]])
+    assert answer["label"] == "b"
+    assert [ranked["label"] for ranked in answer["probabilities"]] == ["b", "a", "c"]
+    assert [ranked["probability"] for ranked in answer["probabilities"]] == pytest.approx([0.659, 0.242, 0.099], abs=5e-4)
+
+
+def test_top_k_limits_the_labels_not_the_choice():
+    (answer,) = answers(Multiclass(labels=("a", "b", "c")), [[1, 2, 0.1]], top_k=2)
+    assert [ranked["label"] for ranked in answer["probabilities"]] == ["b", "a"]
+
+
+def test_the_temperature_divides_the_logits():
+    hot = answers(Multiclass(labels=("a", "b"), temperature=2.0), [[0, 2]])
+    assert hot[0]["probabilities"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+@pytest.mark.parametrize(("logit", "label", "probability"), [(0.5, "yes", 0.6225), (-0.5, "no", 0.6225), (-800, "no", 1.0)])
+def test_binary_answers_name_the_likelier_label(logit, label, probability):
+    (answer,) = answers(Binary(labels=("no", "yes")), [[logit]])
+    assert answer["label"] == label
+    assert answer["probabilities"][0] == {"label": label, "probability": pytest.approx(probability, abs=1e-4)}
+
+
+def test_multilabel_answers_hold_every_label_above_one_half():
+    (answer,) = answers(Multilabel(labels=("a", "b", "c")), [[3, -1, 1]])
+    assert answer["labels"] == ["a", "c"]
+    assert [ranked["label"] for ranked in answer["probabilities"]] == ["a", "c", "b"]
+
+
+def test_regression_answers_are_values_by_target():
+    assert answers(Regression(targets=("low", "high")), [[1.5, 2.5]]) == [{"values": {"low": 1.5, "high": 2.5}}]
+
+
+def test_an_answer_that_is_no_number_names_the_row():
+    with pytest.raises(Unprocessable, match="'values' is not a finite number in row 1"):
+        answers(Regression(targets=("t",)), [[0], [np.nan]])
