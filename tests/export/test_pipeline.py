@@ -1,0 +1,160 @@
+"""From a run folder to a published version, through the command line as users call it."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from export import parity, pipeline, to_tensorrt
+from export.__main__ import main
+from export.errors import ConversionError
+from export.parity import Comparison
+from modelrepo.repository import Repository
+from modelrepo.tasks import Metric
+from runtime import cuda, tensorrt_flavour
+from training import checkpoint
+
+
+@pytest.fixture
+def run(tiny_runs, tmp_path):
+    """A copy of the smallest run, free to be damaged."""
+    return shutil.copytree(tiny_runs["mlp"], tmp_path / "runs/tiny")
+
+
+def export(run, tmp_path, *options):
+    return main([str(run), "--repository", str(tmp_path / "models"), "--tensorrt", "off", *options])
+
+
+def rewrite(run, **changes):
+    saved = checkpoint.load(run)
+    checkpoint.save(run, saved.facts.model_copy(update=changes), saved.weights)
+
+
+def published(tmp_path):
+    return Repository(tmp_path / "models").models() if (tmp_path / "models").exists() else []
+
+
+def test_a_version_says_where_it_comes_from_and_how_far_it_was_proven(run, tmp_path, capsys):
+    assert export(run, tmp_path) == 0
+    version = Repository(tmp_path / "models").open("tiny")
+    saved = checkpoint.load(run)
+    manifest = version.manifest
+    assert manifest.lineage.checkpoint_sha256 == saved.sha256
+    assert manifest.lineage.data.rows == {"train": 3000, "validation": 600, "test": 1500}
+    assert manifest.lineage.config["epochs"] == 2
+    assert {"torch", "onnx", "python"} <= set(manifest.lineage.versions)
+    assert manifest.preprocessing[0].mean == saved.facts.kind.mean
+    assert 0 <= manifest.parity[0].max_abs_error < 1e-4
+    assert manifest.signature == saved.model().signature()
+    out = capsys.readouterr().out
+    for part in ("tiny:1", "accuracy", "onnxruntime-cpu fp32", "ms"):
+        assert part in out
+
+
+def test_a_model_under_its_floor_is_refused(run, tmp_path, capsys):
+    rewrite(run, test=Metric(name="accuracy", value=0.5, better="higher", floor=0.97))
+    assert export(run, tmp_path) == 1
+    assert "test accuracy of 0.5, its floor is 0.97: nothing exported" in capsys.readouterr().err
+    assert published(tmp_path) == []
+
+
+def test_a_run_that_never_ended_is_refused(run, tmp_path, capsys):
+    rewrite(run, test=None)
+    assert export(run, tmp_path) == 1
+    assert "was left in epoch" in capsys.readouterr().err
+
+
+def test_a_miss_publishes_nothing_and_lists_all(run, tmp_path, capsys, monkeypatch):
+    compare = parity.compare
+
+    def missing(*arguments):
+        return Comparison(compare(*arguments).cases, ("batch 1: differs by 3", "batch 8: differs by 4"))
+
+    monkeypatch.setattr(parity, "compare", missing)
+    assert export(run, tmp_path) == 1
+    err = capsys.readouterr().err
+    assert "not equal to PyTorch, nothing published" in err
+    assert "batch 1: differs by 3" in err
+    assert "batch 8: differs by 4" in err
+    assert published(tmp_path) == []
+    assert list((tmp_path / "models/tiny").iterdir()) == []
+
+
+def test_reuse_keeps_a_version_of_this_checkpoint_and_replaces_any_other(run, tmp_path, capsys):
+    assert export(run, tmp_path) == 0
+    assert export(run, tmp_path, "--reuse") == 0
+    assert "tiny:1" in capsys.readouterr().out
+    assert Repository(tmp_path / "models").versions("tiny") == [1]
+    rewrite(run, created="another day")
+    assert export(run, tmp_path, "--reuse") == 0
+    assert Repository(tmp_path / "models").versions("tiny") == [1, 2]
+
+
+def test_reuse_replaces_a_damaged_version(run, tmp_path, capsys):
+    assert export(run, tmp_path) == 0
+    (tmp_path / "models/tiny/1/model.onnx").write_bytes(b"")
+    assert export(run, tmp_path, "--reuse") == 0
+    assert Repository(tmp_path / "models").open("tiny").version == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(lambda run: (run / "best.pt").unlink(), "best.pt cannot be read", id="no checkpoint"),
+        pytest.param(lambda run: (run / "best.pt").write_bytes(b"torn"), "is torn or no Quartet checkpoint", id="torn checkpoint"),
+        pytest.param(lambda run: torch.save({"weights": {}}, run / "best.pt"), "no Quartet checkpoint", id="foreign checkpoint"),
+        pytest.param(lambda run: (run / "holdout.npz").unlink(), "holdout.npz is missing or torn", id="no held-out rows"),
+        pytest.param(lambda run: (run / "holdout.npz").write_bytes(b"PK"), "holdout.npz is missing or torn", id="torn rows"),
+        pytest.param(lambda run: rewrite(run, model={"hidden": [9]}), "weights do not fit its 'mlp' model", id="other shape"),
+    ],
+)
+def test_a_damaged_run_folder_is_a_clear_error(run, tmp_path, capsys, damage, message):
+    damage(run)
+    assert export(run, tmp_path) == 1
+    assert message in capsys.readouterr().err
+    assert published(tmp_path) == []
+
+
+def test_one_bad_run_does_not_keep_back_the_others(run, tmp_path):
+    assert main([str(run), str(tmp_path / "missing"), "--repository", str(tmp_path / "models"), "--tensorrt", "off"]) == 1
+    assert published(tmp_path) == ["tiny"]
+
+
+@pytest.mark.skipif(tensorrt_flavour.load("tensorrt-rtx") is None, reason="tensorrt-rtx is not installed")
+@pytest.mark.skipif(cuda.available(), reason="this machine has a GPU: the engine would be proven")
+def test_an_engine_built_without_a_gpu_is_published_as_not_proven(run, tmp_path, capsys):
+    assert export(run, tmp_path, "--tensorrt", "tensorrt-rtx") == 0
+    engine, onnx = Repository(tmp_path / "models").open("tiny").manifest.artifacts
+    assert (engine.format, engine.proven, engine.flavour) == ("tensorrt", False, "tensorrt-rtx")
+    assert engine.profiles[0]["features"].max == (64, 2)
+    assert onnx.format == "onnx"
+    assert "not proven" in capsys.readouterr().out
+
+
+def test_an_engine_that_cannot_be_built_is_left_out_under_auto_and_fatal_by_name(run, tmp_path, capsys, monkeypatch):
+    def refuse(*arguments):
+        raise ConversionError("node 'a' (Einsum): not supported")
+
+    monkeypatch.setattr(to_tensorrt, "choose", lambda wanted: ("tensorrt-rtx", "with tensorrt-rtx"))
+    monkeypatch.setattr(pipeline, "choose", lambda wanted: ("tensorrt-rtx", "with tensorrt-rtx"))
+    monkeypatch.setattr(pipeline, "to_tensorrt", refuse)
+    assert export(run, tmp_path, "--tensorrt", "auto") == 0
+    assert "node 'a' (Einsum): not supported" in capsys.readouterr().out
+    assert export(run, tmp_path, "--tensorrt", "tensorrt-rtx") == 1
+    assert Repository(tmp_path / "models").versions("tiny") == [1]
+
+
+def test_a_name_goes_with_a_single_run(run, tmp_path):
+    assert export(run, tmp_path, "--name", "renamed") == 0
+    assert published(tmp_path) == ["renamed"]
+    with pytest.raises(SystemExit, match="2"):
+        main([str(run), str(run), "--name", "x", "--repository", str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["../out", "a b", ""])
+def test_a_name_that_is_no_model_name_is_refused(run, tmp_path, name, capsys):
+    if name:
+        assert export(run, tmp_path, "--name", name) == 1
+        assert "is not a model name" in capsys.readouterr().err

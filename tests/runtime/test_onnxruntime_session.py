@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelrepo.errors import OutOfRange, WrongTensor
+from runtime import cuda
+from runtime.onnxruntime_session import OnnxRuntimeSession
+from runtime.session import SessionError, Unsuitable, promised_shapes
+from tests import micro
+
+
+@pytest.fixture
+def double(tmp_path):
+    micro.write_double(tmp_path / "model.onnx")
+    with OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cpu") as session:
+        yield session
+
+
+def test_it_answers_every_batch_size(double):
+    for rows in range(1, 9):
+        x = np.random.default_rng(rows).random((rows, 2)).astype(np.float32)
+        np.testing.assert_array_equal(double.run({"x": x})["logits"], 2 * x)
+    assert double.provider == "onnxruntime-cpu"
+
+
+def test_it_refuses_what_the_signature_does_not_have(double):
+    with pytest.raises(WrongTensor, match="'x' is float64"):
+        double.run({"x": np.ones((1, 2))})
+    with pytest.raises(OutOfRange, match="a batch of 9 rows is more than the session takes, 8"):
+        double.run({"x": np.ones((9, 2), np.float32)})
+
+
+def test_a_closed_session_says_so(double):
+    double.close()
+    double.close()
+    with pytest.raises(SessionError, match="closed"):
+        double.run({"x": np.ones((1, 2), np.float32)})
+
+
+def test_a_file_with_a_frozen_batch_axis_is_refused(tmp_path):
+    micro.write_double(tmp_path / "model.onnx", batch=4)
+    with pytest.raises(SessionError, match=r"the signature says .*-1, 2"):
+        OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cpu")
+
+
+def test_a_file_of_another_model_is_refused(tmp_path):
+    micro.write_mean(tmp_path / "model.onnx")
+    with pytest.raises(SessionError, match="the signature says"):
+        OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"not onnx", b"\x08\x0a\x12"])
+def test_a_torn_file_is_refused(tmp_path, content):
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(SessionError, match=r"cannot load .*model.onnx|the signature says"):
+        OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cpu")
+
+
+@pytest.mark.skipif(cuda.available(), reason="this machine has a GPU")
+def test_asking_for_cuda_where_there_is_none_is_an_error_not_the_cpu(tmp_path):
+    micro.write_double(tmp_path / "model.onnx")
+    with pytest.raises(Unsuitable, match="CUDA was asked for, but"):
+        OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cuda")
+
+
+@pytest.mark.gpu
+def test_cuda_answers_as_the_cpu_does(tmp_path):
+    micro.write_mean(tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    with OnnxRuntimeSession(tmp_path / "model.onnx", micro.MEAN, "cuda") as session:
+        assert session.provider == "onnxruntime-cuda"
+        for batch, length in promised_shapes(micro.MEAN):
+            mask = np.arange(length) < rng.integers(1, length + 1, batch)[:, None]
+            inputs = {"sequence": rng.random((batch, length, 1)).astype(np.float32), "mask": mask}
+            np.testing.assert_allclose(session.run(inputs)["values"], micro.mean(inputs)["values"], atol=1e-5)

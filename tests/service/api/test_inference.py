@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+INFER = "/v2/models/double/infer"
+PREDICT = "/models/double/predict"
+
+
+def test_an_infer_request_is_answered(serve):
+    async def scenario(client):
+        for path in (INFER, "/v2/models/double/versions/1/infer"):
+            response = await client.post(path, json={"id": "7", "inputs": [X]})
+            assert response.status_code == 200
+            assert response.headers["content-type"] == "application/json"
+            assert response.json() == {
+                "model_name": "double",
+                "model_version": "1",
+                "id": "7",
+                "outputs": [{"name": "logits", "shape": [1, 2], "datatype": "FP32", "data": [2, 4]}],
+            }
+
+    serve(scenario)
+
+
+def test_binary_goes_in_and_out(serve):
+    async def scenario(client):
+        header = json.dumps(
+            {
+                "inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}],
+                "parameters": {"binary_data_output": True},
+            }
+        ).encode()
+        body = header + np.arange(4, dtype=np.float32).tobytes()
+        response = await client.post(INFER, content=body, headers={"Inference-Header-Content-Length": str(len(header))})
+        assert response.headers["content-type"] == "application/octet-stream"
+        length = int(response.headers["Inference-Header-Content-Length"])
+        assert json.loads(response.content[:length])["outputs"][0]["parameters"] == {"binary_data_size": 16}
+        assert np.frombuffer(response.content[length:], np.float32).tolist() == [0, 2, 4, 6]
+
+    serve(scenario)
+
+
+def test_the_mask_may_be_left_out_or_given(serve):
+    async def scenario(client):
+        sequence = {"name": "sequence", "shape": [1, 3, 1], "datatype": "FP32", "data": [3, 6, 100]}
+        mask = {"name": "mask", "shape": [1, 3], "datatype": "BOOL", "data": [True, True, False]}
+        for inputs, mean in (([sequence], 109 / 3), ([sequence, mask], 4.5)):
+            answer = (await client.post("/v2/models/mean/infer", json={"inputs": inputs})).json()
+            assert answer["outputs"][0]["data"] == [pytest.approx(mean)]
+
+    serve(scenario)
+
+
+def test_instances_are_predicted_labels_limited_and_sequences_of_any_length_mixed(serve):
+    async def scenario(client):
+        answer = (await client.post(PREDICT, json={"instances": [[0, 1], [3, 0]], "top_k": 1})).json()
+        assert [prediction["label"] for prediction in answer["predictions"]] == ["b", "a"]
+        assert all(len(prediction["probabilities"]) == 1 for prediction in answer["predictions"])
+        answer = (await client.post("/models/mean/predict", json={"instances": [[[1], [2], [6]], [[5]]]})).json()
+        assert answer["predictions"] == [{"values": {"mean": 3}}, {"values": {"mean": 5}}]
+
+    serve(scenario)
+
+
+def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(serve):
+    async def scenario(client):
+        async def ask(value):
+            answer = (await client.post(PREDICT.replace("double", "mean"), json={"instances": [[[value]] * (value % 12 + 1)]})).json()
+            return answer["predictions"][0]["values"]["mean"]
+
+        assert await asyncio.gather(*(ask(value) for value in range(200))) == [pytest.approx(value) for value in range(200)]
+        metrics = (await client.get("/metrics")).text
+        lines = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+        labels = '{model="mean",version="1"}'
+        assert float(lines[f"quartet_batch_rows_sum{labels}"]) == 200
+        assert float(lines[f"quartet_batch_rows_count{labels}"]) < 100, "rows of different callers ran together"
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        pytest.param(INFER, "{", 400, "the request is not valid", id="broken JSON"),
+        pytest.param(INFER, "", 400, "the request is not valid", id="empty body"),
+        pytest.param(INFER, {"inputs": [{**X, "datatype": "INT64"}]}, 400, "'x' is int64; send it as float32", id="datatype"),
+        pytest.param(INFER, {"inputs": [{**X, "shape": [2]}]}, 400, "shape [2]; the model takes float32 [batch, 2]", id="rank"),
+        pytest.param(INFER, {"inputs": []}, 400, "input 'x' is missing", id="no input"),
+        pytest.param(INFER, {"inputs": [X, {**X, "name": "y"}]}, 400, "unknown input 'y'", id="one input too many"),
+        pytest.param(INFER, {"inputs": [X], "outputs": [{"name": "z"}]}, 400, "unknown output 'z'", id="unknown output"),
+        pytest.param(PREDICT, {"instances": [[1, 2, 3]]}, 400, "instance 0, 'x': found shape [3]", id="instance too long"),
+        pytest.param("/v2/models/triple/infer", {}, 404, "no model 'triple'; served are double, mean", id="unknown model"),
+        pytest.param("/models/triple/predict", {}, 404, "no model 'triple'", id="unknown model, predict"),
+        pytest.param("/v2/models/double/versions/2/infer", {}, 404, "no version '2' here; served is 1", id="unknown version"),
+        pytest.param("/v2/models/double/versions/latest/infer", {}, 404, "no version 'latest'", id="version in words"),
+        pytest.param(INFER, {"inputs": [{**X, "shape": [0, 2], "data": []}]}, 422, "batch 0; the model takes at least 1", id="no rows"),
+        pytest.param("/models/mean/predict", {"instances": [[[1]] * 13]}, 422, "length 13; the model takes 1 to 12", id="too long"),
+        pytest.param(INFER, {"inputs": [{**X, "data": [3e38, 0]}]}, 422, "'logits' is not a finite number in row 0", id="overflow"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_gets_its_status_and_a_message(serve, path, body, status, message):
+    async def scenario(client):
+        content = body if isinstance(body, str) else json.dumps(body)
+        response = await client.post(path, content=content)
+        assert response.status_code == status
+        assert list(response.json()) == ["error"]
+        assert message in response.json()["error"]
+
+    serve(scenario)
+
+
+def test_a_row_that_overflows_is_sent_in_binary_where_asked(serve):
+    async def scenario(client):
+        request = {"inputs": [{**X, "data": [3e38, 0]}], "parameters": {"binary_data_output": True}}
+        response = await client.post(INFER, json=request)
+        assert response.status_code == 200
+        assert np.frombuffer(response.content[-8:], np.float32).tolist() == [np.inf, 0]
+
+    serve(scenario)
+
+
+def test_a_body_over_the_limit_is_413_announced_or_not(serve):
+    async def chunks():
+        for _ in range(100):
+            yield b"x" * 50
+
+    async def scenario(client):
+        for content in (b"x" * 2000, chunks()):
+            response = await client.post(INFER, content=content)
+            assert response.status_code == 413
+            assert "1000" in response.json()["error"]
+
+    serve(scenario, max_body_bytes=1000)
+
+
+def test_an_encoded_body_is_415(serve):
+    async def scenario(client):
+        response = await client.post(INFER, content=b"x", headers={"Content-Encoding": "br"})
+        assert response.status_code == 415
+        assert "'br' is not decoded here" in response.json()["error"]
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("path", [INFER, PREDICT])
+def test_another_method_is_405_and_says_which(serve, path):
+    async def scenario(client):
+        response = await client.get(path)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+    serve(scenario)
+
+
+def test_more_rows_than_the_queue_holds_is_429_with_retry_after(serve):
+    async def scenario(client):
+        request = {"inputs": [{**X, "shape": [5, 2], "data": list(range(10))}]}
+        response = await client.post(INFER, json=request)
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) >= 1
+
+    serve(scenario, max_queue_rows=4)
+
+
+def test_while_draining_every_interface_is_503(serve):
+    async def scenario(client):
+        client.app.registry.ready = False
+        for response in (
+            await client.post(INFER, json={"inputs": [X]}),
+            await client.post(PREDICT, json={"instances": [[1, 2]]}),
+            await client.get("/v2/health/ready"),
+            await client.get("/v2/models/double/ready"),
+        ):
+            assert response.status_code == 503
+            assert "starting or shutting down" in response.json()["error"]
+        assert (await client.get("/v2/health/live")).status_code == 200
+
+    serve(scenario)
+
+
+def test_the_unforeseen_is_an_opaque_500_with_the_traceback_in_the_log_only(serve, caplog, monkeypatch):
+    async def scenario(client):
+        async def broken(*arguments):
+            raise RuntimeError("secret internals")
+
+        monkeypatch.setattr(client.app.registry.get("double").batcher, "submit", broken)
+        response = await client.post(INFER, json={"inputs": [X]})
+        assert response.status_code == 500
+        assert response.json() == {"error": "internal error; the server's log has the details"}
+
+    serve(scenario)
+    assert "secret internals" in caplog.text
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+numbers = st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=3)
+almost_requests = st.fixed_dictionaries(
+    {
+        "inputs": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "name": st.sampled_from(["x", "sequence", "mask", ""]),
+                    "shape": st.lists(st.integers(-1, 14), max_size=4) | json_values,
+                    "datatype": st.sampled_from(["FP32", "BOOL", "BYTES", "FP16", "INT64", "FP99"]),
+                    "parameters": st.dictionaries(st.sampled_from(["binary_data_size", "a"]), json_values, max_size=2),
+                    "data": st.lists(numbers | st.lists(numbers, max_size=3), max_size=6) | json_values,
+                },
+            ),
+            max_size=3,
+        )
+        | json_values
+    },
+    optional={"id": json_values, "parameters": json_values, "outputs": json_values, "instances": json_values},
+)
+bodies = (
+    st.binary(max_size=100)
+    | almost_requests.map(lambda value: json.dumps(value).encode())
+    | st.fixed_dictionaries({"instances": json_values}, optional={"top_k": json_values}).map(lambda value: json.dumps(value).encode())
+)
+
+
+def test_garbage_never_gives_a_5xx(serve):
+    async def scenario(client):
+        loop = asyncio.get_running_loop()
+
+        @hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(
+            st.sampled_from([INFER, PREDICT, "/v2/models/mean/infer", "/models/mean/predict"]),
+            bodies,
+            st.none() | st.integers(-1, 120).map(str) | st.text("0123456789-+_ e", max_size=4),
+        )
+        def check(path, body, header):
+            headers = {} if header is None else {"Inference-Header-Content-Length": header}
+            response = asyncio.run_coroutine_threadsafe(client.post(path, content=body, headers=headers), loop).result(20)
+            assert response.status_code < 500, (path, body, header, response.text)
+            assert response.status_code == 200 or list(response.json()) == ["error"]
+
+        await asyncio.to_thread(check)
+
+    serve(scenario)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+from service.api import examples
+
+
+def test_server_metadata_with_and_without_a_slash_and_no_redirect(serve):
+    async def scenario(client):
+        for path in ("/v2", "/v2/"):
+            response = await client.get(path)
+            assert response.status_code == 200
+            body = response.json()
+            assert body["name"] == "quartet"
+            assert body["extensions"] == ["binary_tensor_data"]
+
+    serve(scenario)
+
+
+def test_health_bodies_suit_every_client(serve):
+    async def scenario(client):
+        assert (await client.get("/v2/health/live")).json() == {"live": True}
+        assert (await client.get("/v2/health/ready")).json() == {"live": True, "ready": True}
+        assert (await client.get("/v2/models/double/ready")).json() == {"name": "double", "ready": True}
+        assert (await client.get("/v2/models/double/versions/1/ready")).json()["ready"] is True
+
+    serve(scenario)
+
+
+def test_model_metadata_is_the_signature_with_dynamic_axes_as_minus_one(serve):
+    async def scenario(client):
+        body = (await client.get("/v2/models/mean")).json()
+        assert body["versions"] == ["1"]
+        assert body["platform"] == "onnx_onnxv1"
+        assert [(t["name"], t["datatype"], t["shape"]) for t in body["inputs"]] == [
+            ("sequence", "FP32", [-1, -1, 1]),
+            ("mask", "BOOL", [-1, -1]),
+        ]
+        assert body["inputs"][1]["parameters"]["optional"] is True
+        assert body["outputs"] == [{"name": "values", "datatype": "FP32", "shape": [-1, 1], "parameters": {}}]
+        assert body["parameters"]["provider"] == "onnxruntime-cpu"
+        assert (await client.get("/v2/models/mean/versions/1")).json() == body
+        assert (await client.get("/v2/models")).json() == {"models": ["double", "mean"]}
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "message"),
+    [
+        ("GET", "/v2/models/triple", 404, "no model 'triple'; served are double, mean"),
+        ("GET", "/v2/models/double/versions/9/ready", 404, "no version '9'"),
+        ("GET", "/v3", 404, "no such path"),
+        ("POST", "/v2/models/double/classify", 404, "no such path"),
+        ("POST", "/v2/health/live", 405, "POST is not for this path: send GET"),
+        ("GET", "/v2/models/%2e%2e%2fetc", 404, "no"),
+    ],
+)
+def test_errors_of_the_other_paths_have_the_same_body(serve, method, path, status, message):
+    async def scenario(client):
+        response = await client.request(method, path)
+        assert response.status_code == status
+        assert list(response.json()) == ["error"]
+        assert message in response.json()["error"]
+
+    serve(scenario)
+
+
+def test_the_document_has_both_inference_paths_of_every_model_and_its_examples_work(serve):
+    async def scenario(client):
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        for model in ("double", "mean"):
+            for path in (f"/models/{model}/predict", f"/v2/models/{model}/infer"):
+                operation = paths[path]["post"]
+                assert {"200", "400", "404", "413", "422", "429", "503"} <= set(operation["responses"])
+                response = await client.post(path, json=operation["requestBody"]["content"]["application/json"]["schema"]["example"])
+                expected = operation["responses"]["200"]["content"]["application/json"]["schema"]["example"]
+                assert response.status_code == 200
+                assert response.json() == expected
+
+    serve(scenario)
+
+
+def test_the_documentation_page_needs_no_other_server(serve):
+    async def scenario(client):
+        assert (await client.get("/")).headers["location"] == "/docs"
+        page = (await client.get("/docs")).text
+        assert "http" not in page.replace("http://www.w3.org", "")
+        for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
+            path = next(part for part in page.replace("'", '"').split('"') if part.endswith(asset))
+            assert (await client.get(path)).status_code == 200
+
+    serve(scenario)
+
+
+def test_copy_paste_calls_name_the_shortest_example(serve):
+    async def scenario(client):
+        text = examples.copy_paste_calls(client.app.registry.models(), "http://127.0.0.1:8000")
+        assert "curl -s http://127.0.0.1:8000/models/" in text
+        assert "tritonclient.http" in text
+        assert "http://127.0.0.1:8000/docs" in text
+
+    serve(scenario)

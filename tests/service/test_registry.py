@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from modelrepo.errors import RepositoryError
+from modelrepo.manifest import ProfileShape, TensorRTArtifact
+from modelrepo.repository import Repository, digest
+from modelrepo.tasks import Multiclass
+from modelrepo.tensors import DEFAULT_BATCH
+from runtime import cuda
+from service.metrics import Metrics
+from service.registry import LoadFailed, Registry, load
+from service.settings import Settings
+from tests import micro
+
+
+def start(root, device="cpu"):
+    """Load everything below `root`; returns {model: (version, artifact, provider, skipped)}."""
+
+    async def main():
+        registry = Registry(Settings(repository=root, device=device), Metrics(DEFAULT_BATCH))
+        await registry.load_all()
+        served = {m.name: (m.version, m.artifact.file.path, m.provider, m.skipped) for m in registry.models()}
+        assert registry.ready
+        await registry.close()
+        assert not registry.ready
+        return served
+
+    return asyncio.run(main())
+
+
+def publish_with_engine(root):
+    """A version whose first artifact is an engine, built by nobody and proven nowhere."""
+    inputs = {"x": np.ones((2, 2), np.float32)}
+    with Repository(root).stage("double") as staging:
+        micro.write_double(staging.path / "model.onnx")
+        (staging.path / "model.plan").write_bytes(b"engine")
+        engine = TensorRTArtifact(
+            precision="fp32",
+            file=digest(staging.path / "model.plan"),
+            flavour="tensorrt",
+            version="0.1",
+            compute_capabilities=("9.0",),
+            profiles=({"x": ProfileShape(min=(1, 2), opt=(4, 2), max=(8, 2))},),
+            proven=False,
+        )
+        micro.finish(staging, micro.DOUBLE, Multiclass(labels=("a", "b")), inputs, micro.double(inputs), (engine,))
+
+
+def test_the_newest_version_of_every_model_serves(tmp_path):
+    micro.publish_double(tmp_path)
+    micro.publish_double(tmp_path)
+    micro.publish_mean(tmp_path)
+    served = start(tmp_path)
+    assert {name: version for name, (version, *_) in served.items()} == {"double": "2", "mean": "1"}
+
+
+def test_an_engine_that_does_not_fit_is_skipped_loudly_for_the_next_artifact(tmp_path, caplog):
+    publish_with_engine(tmp_path)
+    _, artifact, provider, skipped = start(tmp_path, device="auto")["double"]
+    assert (artifact, provider.split("-")[0]) == ("model.onnx", "onnxruntime")
+    assert list(skipped) == ["model.plan"]
+    assert "double:1: model.plan is not used" in caplog.text
+
+
+def test_a_model_whose_golden_rows_come_out_wrong_never_serves(tmp_path):
+    micro.publish_double(tmp_path, factor=2.5)
+    with pytest.raises(LoadFailed, match=r"no artifact of double:1 can serve here: model.onnx: .*differs from PyTorch by"):
+        start(tmp_path)
+
+
+@pytest.mark.skipif(cuda.available(), reason="this machine has a GPU")
+def test_asking_for_the_gpu_where_there_is_none_fails_the_start(tmp_path):
+    micro.publish_double(tmp_path)
+    with pytest.raises(LoadFailed, match="CUDA was asked for, but"):
+        start(tmp_path, device="cuda")
+
+
+def test_a_repository_without_models_and_one_that_is_missing_fail_the_start(tmp_path):
+    with pytest.raises(LoadFailed, match="holds no models: publish one with `python -m export`"):
+        start(tmp_path)
+    with pytest.raises(RepositoryError, match="cannot be read"):
+        start(tmp_path / "nowhere")
+
+
+def test_one_corrupt_model_fails_the_start_and_closes_those_already_loaded(tmp_path):
+    micro.publish_double(tmp_path)
+    micro.publish_mean(tmp_path)
+    (tmp_path / "mean/1/model.onnx").write_bytes(b"torn")
+
+    async def main():
+        registry = Registry(Settings(repository=tmp_path, device="cpu"), Metrics(DEFAULT_BATCH))
+        with pytest.raises(RepositoryError, match=r"mean/1/model\.onnx has size"):
+            await registry.load_all()
+        assert registry.models() == []
+        assert not registry.ready
+
+    asyncio.run(main())
+
+
+def test_a_session_that_fails_its_proof_is_closed(tmp_path, monkeypatch):
+    micro.publish_double(tmp_path, factor=2.5)
+    closed = []
+    monkeypatch.setattr("runtime.onnxruntime_session.OnnxRuntimeSession.close", lambda session: closed.append(session))
+    with pytest.raises(LoadFailed):
+        load(Repository(tmp_path).open("double"), Settings(repository=tmp_path, device="cpu"))
+    assert len(closed) == 1
