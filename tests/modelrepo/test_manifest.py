@@ -35,7 +35,9 @@ def test_a_manifest_survives_the_way_through_json(manifest):
         pytest.param(lambda d: d.pop("task"), "task: this key is missing", id="missing key"),
         pytest.param(lambda d: d.update(family=3), r"family: Input should be a valid string \(found 3\)", id="wrong type"),
         pytest.param(
-            lambda d: d["artifacts"][0]["file"].update(size="12"), r"artifacts\[0\]\.onnx\.file\.size: .*'12'", id="wrong type, deep"
+            lambda d: d["artifacts"][0]["file"].update(size="12"),
+            r"artifacts\[0\]\.onnx\.file\.size: .*'12'",
+            id="wrong type, deep",
         ),
         pytest.param(
             lambda d: d["artifacts"][0].update(format="caffe"), r"artifacts\[0\]: .*'onnx', 'tensorrt'", id="unknown format"
@@ -75,7 +77,13 @@ def test_what_is_no_manifest_at_all_is_said_to_be_none(text):
 
 @pytest.mark.parametrize(
     ("better", "value", "floor", "reached"),
-    [("higher", 0.97, 0.97, True), ("higher", 0.96, 0.97, False), ("lower", 0.02, 0.02, True), ("lower", 0.03, 0.02, False), ("lower", 9.0, None, True)],
-)  # fmt: skip
+    [
+        ("higher", 0.97, 0.97, True),
+        ("higher", 0.96, 0.97, False),
+        ("lower", 0.02, 0.02, True),
+        ("lower", 0.03, 0.02, False),
+        ("lower", 9.0, None, True),
+    ],
+)
 def test_a_metric_is_held_against_its_floor(better, value, floor, reached):
     assert Metric(name="m", value=value, better=better, floor=floor).reached() is reached

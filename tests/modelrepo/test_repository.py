@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -186,4 +185,4 @@ def test_a_published_manifest_is_readable_json(tmp_path):
     document = json.loads((tmp_path / "double/1/manifest.json").read_text())
     assert document["format_version"] == 1
     assert document["signature"]["inputs"][0]["shape"] == [{"axis": "batch", "min": 1, "opt": 4, "max": 8}, 2]
-    assert os.stat(tmp_path / "double/1").st_mode & 0o777 == 0o755
+    assert (tmp_path / "double/1").stat().st_mode & 0o777 == 0o755

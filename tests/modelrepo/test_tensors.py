@@ -94,9 +94,13 @@ def test_more_rows_than_one_batch_pass_the_check():
         pytest.param({"extra": np.zeros(1)}, WrongTensor, "unknown input 'extra'; this model takes 'tokens', 'mask'", id="unknown"),
         pytest.param({"mask": None}, WrongTensor, "input 'mask' is missing", id="missing"),
         pytest.param({"tokens": np.ones((2, 5))}, WrongTensor, "'tokens' is float64; send it as int64", id="dtype"),
-        pytest.param({"tokens": np.ones(5, np.int64)}, WrongTensor, r"shape \[5\]; the model takes int64 \[batch, length\]", id="rank"),
+        pytest.param(
+            {"tokens": np.ones(5, np.int64)}, WrongTensor, r"shape \[5\]; the model takes int64 \[batch, length\]", id="rank"
+        ),
         pytest.param({"mask": np.ones((3, 5), bool)}, WrongTensor, "'mask' has batch 3 and input 'tokens' has 2", id="other batch"),
-        pytest.param({"mask": np.ones((2, 6), bool)}, WrongTensor, "'mask' has length 6 and input 'tokens' has 5", id="other length"),
+        pytest.param(
+            {"mask": np.ones((2, 6), bool)}, WrongTensor, "'mask' has length 6 and input 'tokens' has 5", id="other length"
+        ),
     ],
 )
 def test_a_tensor_of_another_kind_is_a_wrong_tensor(change, error, message):

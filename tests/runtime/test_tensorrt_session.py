@@ -65,11 +65,12 @@ def test_every_tensorrt_name_we_use_exists_in_the_flavour(flavour):
     calls = {
         "IExecutionContext": attributes_of(ROOT / "runtime/tensorrt_session.py", "context"),
         "ICudaEngine": attributes_of(ROOT / "runtime/tensorrt_session.py", "engine"),
-        "IBuilderConfig": attributes_of(ROOT / "export/to_tensorrt.py", "config") - {"num_compute_capabilities", "set_compute_capability"},
+        "IBuilderConfig": attributes_of(ROOT / "export/to_tensorrt.py", "config")
+        - {"num_compute_capabilities", "set_compute_capability"},
         "OnnxParser": attributes_of(ROOT / "export/to_tensorrt.py", "parser"),
         "Builder": attributes_of(ROOT / "export/to_tensorrt.py", "builder"),
         "ParserError": attributes_of(ROOT / "export/to_tensorrt.py", "error"),
-    }  # fmt: skip
+    }
     for owner, names in calls.items():
         assert names, f"no call on {owner} was found: has a variable been renamed?"
         assert [name for name in names if not hasattr(getattr(trt, owner), name)] == []

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,8 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert rates[0] > 0
     assert rates.index(max(rates)) == 10
     assert rates[10] == 1
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:11]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[100] == pytest.approx(0)
 
 
@@ -123,7 +124,11 @@ def test_every_preset_states_command_and_expected_result():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"epochs": 0}, "epochs must be at least 1"), ({"learning_rate": 0.0}, "learning_rate must be above 0"), ({"warmup": 1.0}, "warmup")],
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"warmup": 1.0}, "warmup"),
+    ],
 )
 def test_a_config_that_makes_no_sense_is_refused(change, message):
     with pytest.raises(ValueError, match=message):

@@ -73,7 +73,9 @@ def test_instances_are_predicted_labels_limited_and_sequences_of_any_length_mixe
 def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(serve):
     async def scenario(client):
         async def ask(value):
-            answer = (await client.post(PREDICT.replace("double", "mean"), json={"instances": [[[value]] * (value % 12 + 1)]})).json()
+            answer = (
+                await client.post(PREDICT.replace("double", "mean"), json={"instances": [[[value]] * (value % 12 + 1)]})
+            ).json()
             return answer["predictions"][0]["values"]["mean"]
 
         assert await asyncio.gather(*(ask(value) for value in range(200))) == [pytest.approx(value) for value in range(200)]
@@ -101,11 +103,13 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(serve):
         pytest.param("/models/triple/predict", {}, 404, "no model 'triple'", id="unknown model, predict"),
         pytest.param("/v2/models/double/versions/2/infer", {}, 404, "no version '2' here; served is 1", id="unknown version"),
         pytest.param("/v2/models/double/versions/latest/infer", {}, 404, "no version 'latest'", id="version in words"),
-        pytest.param(INFER, {"inputs": [{**X, "shape": [0, 2], "data": []}]}, 422, "batch 0; the model takes at least 1", id="no rows"),
+        pytest.param(
+            INFER, {"inputs": [{**X, "shape": [0, 2], "data": []}]}, 422, "batch 0; the model takes at least 1", id="no rows"
+        ),
         pytest.param("/models/mean/predict", {"instances": [[[1]] * 13]}, 422, "length 13; the model takes 1 to 12", id="too long"),
         pytest.param(INFER, {"inputs": [{**X, "data": [3e38, 0]}]}, 422, "'logits' is not a finite number in row 0", id="overflow"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_request_gets_its_status_and_a_message(serve, path, body, status, message):
     async def scenario(client):
         content = body if isinstance(body, str) else json.dumps(body)
@@ -227,7 +231,9 @@ almost_requests = st.fixed_dictionaries(
 bodies = (
     st.binary(max_size=100)
     | almost_requests.map(lambda value: json.dumps(value).encode())
-    | st.fixed_dictionaries({"instances": json_values}, optional={"top_k": json_values}).map(lambda value: json.dumps(value).encode())
+    | st.fixed_dictionaries({"instances": json_values}, optional={"top_k": json_values}).map(
+        lambda value: json.dumps(value).encode()
+    )
 )
 
 

@@ -73,7 +73,9 @@ def test_the_document_has_both_inference_paths_of_every_model_and_its_examples_w
             for path in (f"/models/{model}/predict", f"/v2/models/{model}/infer"):
                 operation = paths[path]["post"]
                 assert {"200", "400", "404", "413", "422", "429", "503"} <= set(operation["responses"])
-                response = await client.post(path, json=operation["requestBody"]["content"]["application/json"]["schema"]["example"])
+                response = await client.post(
+                    path, json=operation["requestBody"]["content"]["application/json"]["schema"]["example"]
+                )
                 expected = operation["responses"]["200"]["content"]["application/json"]["schema"]["example"]
                 assert response.status_code == 200
                 assert response.json() == expected

@@ -38,16 +38,28 @@ def test_sequences_of_different_lengths_are_padded_and_masked():
     ("signature", "request_", "error", "message"),
     [
         pytest.param(micro.DOUBLE, {"instances": []}, InvalidRequest, "instances is empty", id="no rows"),
-        pytest.param(micro.DOUBLE, {"inputs": []}, InvalidRequest, r'unknown field `inputs`.*\{"instances"', id="the other protocol"),
+        pytest.param(
+            micro.DOUBLE, {"inputs": []}, InvalidRequest, r'unknown field `inputs`.*\{"instances"', id="the other protocol"
+        ),
         pytest.param(micro.DOUBLE, {"instances": [[1, 2]], "top_k": 0}, InvalidRequest, "top_k is 0", id="no labels wanted"),
-        pytest.param(micro.DOUBLE, {"instances": [[1, 2], [3]]}, InvalidRequest, r"instance 1, 'x': found shape \[1\]; expected", id="short"),
-        pytest.param(micro.DOUBLE, {"instances": [[1, "2"]]}, InvalidRequest, "instance 0, 'x': Expected `float`, got `str`", id="text"),
-        pytest.param(micro.DOUBLE, {"instances": [5]}, InvalidRequest, r"instance 0, 'x': Expected `array`.*float32 \[2\]", id="scalar"),
-        pytest.param(micro.DOUBLE, {"instances": [{"y": [1, 2]}]}, InvalidRequest, r"keys \['y'\]; it needs \['x'\]", id="other key"),
+        pytest.param(
+            micro.DOUBLE, {"instances": [[1, 2], [3]]}, InvalidRequest, r"instance 1, 'x': found shape \[1\]; expected", id="short"
+        ),
+        pytest.param(
+            micro.DOUBLE, {"instances": [[1, "2"]]}, InvalidRequest, "instance 0, 'x': Expected `float`, got `str`", id="text"
+        ),
+        pytest.param(
+            micro.DOUBLE, {"instances": [5]}, InvalidRequest, r"instance 0, 'x': Expected `array`.*float32 \[2\]", id="scalar"
+        ),
+        pytest.param(
+            micro.DOUBLE, {"instances": [{"y": [1, 2]}]}, InvalidRequest, r"keys \['y'\]; it needs \['x'\]", id="other key"
+        ),
         pytest.param(micro.MEAN, {"instances": [[[1]], []]}, InvalidRequest, "instance 1, 'sequence'", id="empty sequence"),
-        pytest.param(micro.MEAN, {"instances": [[[1]] * 13]}, Unprocessable, "instance 0 has length 13; the model takes 1 to 12", id="long"),
+        pytest.param(
+            micro.MEAN, {"instances": [[[1]] * 13]}, Unprocessable, "instance 0 has length 13; the model takes 1 to 12", id="long"
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_request_that_cannot_be_read_names_the_instance(signature, request_, error, message):
     with pytest.raises(error, match=message):
         decode(signature, **request_)

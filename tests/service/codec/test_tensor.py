@@ -78,7 +78,9 @@ def test_fp16_has_no_json_form_in_either_direction():
         pytest.param("BYTES", [2, 2], '[["a", "b"], ["c"]]', "uneven length", id="ragged strings"),
         pytest.param("FP32", [2, 2], "[[1, 2], [3]]", "inhomogeneous", id="ragged numbers"),
         pytest.param("FP32", [2, 2], "[1, 2, 3]", r"3 elements; shape \[2, 2\] needs 4", id="too few"),
-        pytest.param("FP32", [2, 3], "[[1, 2], [3, 4], [5, 6]]", r"data of shape \[3, 2\], but says shape \[2, 3\]", id="transposed"),
+        pytest.param(
+            "FP32", [2, 3], "[[1, 2], [3, 4], [5, 6]]", r"data of shape \[3, 2\], but says shape \[2, 3\]", id="transposed"
+        ),
         pytest.param("FP32", [2, 2], "[[[1]]]", "nested 3 deep", id="nested too deep"),
         pytest.param("FP32", [4], "7", "nested 0 deep", id="no list"),
         pytest.param("FP32", [-1], "[1]", r"has shape \[-1\]; sizes are 0 or more", id="negative size"),

@@ -22,8 +22,14 @@ def body(*tail: bytes, **request) -> tuple[bytes, str]:
 
 def test_json_and_binary_inputs_may_be_mixed_in_any_order():
     content, header = body(
-        EIGHT, b"\x01\x00", inputs=[BINARY_X, {**X, "name": "y"}, {"name": "z", "shape": [2], "datatype": "BOOL", "parameters": {"binary_data_size": 2}}]
-    )  # fmt: skip
+        EIGHT,
+        b"\x01\x00",
+        inputs=[
+            BINARY_X,
+            {**X, "name": "y"},
+            {"name": "z", "shape": [2], "datatype": "BOOL", "parameters": {"binary_data_size": 2}},
+        ],
+    )
     inputs = v2.decode(content, header).inputs
     assert {name: array.tolist() for name, array in inputs.items()} == {"x": [[1, 2]], "y": [[1, 2]], "z": [True, False]}
 
@@ -40,8 +46,12 @@ def test_json_and_binary_inputs_may_be_mixed_in_any_order():
         pytest.param({"inputs": [{**BINARY_X, "data": [1]}]}, EIGHT, "both data and", id="data twice"),
         pytest.param({"inputs": [BINARY_X]}, EIGHT[:4], "binary_data_size 8; 4 bytes of the body are left", id="torn"),
         pytest.param({"inputs": [BINARY_X]}, EIGHT + b"!", "1 bytes follow the last tensor", id="left over"),
-        pytest.param({"inputs": [{**X, "parameters": {"binary_data_size": "8"}, "data": []}]}, EIGHT, "both|'8'", id="size as text"),
-        pytest.param({"inputs": [{**BINARY_X, "parameters": {"binary_data_size": -8}}]}, EIGHT, "binary_data_size -8", id="negative"),
+        pytest.param(
+            {"inputs": [{**X, "parameters": {"binary_data_size": "8"}, "data": []}]}, EIGHT, "both|'8'", id="size as text"
+        ),
+        pytest.param(
+            {"inputs": [{**BINARY_X, "parameters": {"binary_data_size": -8}}]}, EIGHT, "binary_data_size -8", id="negative"
+        ),
         pytest.param({"inputs": [{**BINARY_X, "parameters": {"binary_data_size": True}}]}, EIGHT, "size True", id="boolean size"),
         pytest.param({"inputs": [X], "parameters": {"binary_data_output": 1}}, b"", "takes true or false", id="flag as number"),
         pytest.param({"inputs": [X], "parameters": {"a": []}}, b"", "got `array`", id="parameter as list"),
@@ -115,7 +125,10 @@ def test_only_requested_outputs_come_in_the_order_asked_each_in_its_form():
 
 
 def test_an_outputs_own_flag_beats_the_requests():
-    asked = {"parameters": {"binary_data_output": True}, "outputs": [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}]}
+    asked = {
+        "parameters": {"binary_data_output": True},
+        "outputs": [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}],
+    }
     content, length = v2.encode(decoded(**asked), "m", "1", OUTPUTS)
     assert [("data" in output) for output in json.loads(content[:length])["outputs"]] == [True, False]
 

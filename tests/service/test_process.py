@@ -1,0 +1,141 @@
+"""The service as a process: what its exit status says, and what a signal does to requests in flight."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, save
+
+from modelrepo.repository import Repository
+from modelrepo.tasks import Regression
+from modelrepo.tensors import Signature, TensorSpec
+from tests import micro
+from tests.server import ROOT, serving
+
+
+def post(address, path, body):
+    connection = http.client.HTTPConnection(address, timeout=30)
+    try:
+        connection.request("POST", path, json.dumps(body))
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def failing(*options):
+    command = [sys.executable, "-m", "service", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def publish_slow(root):
+    """A model that takes a good part of a second: a long chain of products."""
+    batch = micro.BATCH
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=(batch, 2)),),
+        outputs=(TensorSpec(name="values", dtype="float32", shape=(batch, 1)),),
+    )
+    size, rounds = 1024, 12
+    nodes = [helper.make_node("ReduceSum", ["x", "columns"], ["s"], keepdims=1)]
+    nodes += [helper.make_node("Mul", ["matrix", "zero"], ["m0"])]
+    nodes += [helper.make_node("MatMul", [f"m{i}", "matrix"], [f"m{i + 1}"]) for i in range(rounds)]
+    # The product depends on the input, so that it is not computed once and for all when the file is loaded.
+    nodes[1] = helper.make_node("Mul", ["matrix", "none"], ["m0"])
+    nodes.insert(1, helper.make_node("ReduceMin", ["x"], ["least"], keepdims=0))
+    nodes.insert(2, helper.make_node("Mul", ["least", "zero"], ["none"]))
+    nodes += [
+        helper.make_node("ReduceSum", [f"m{rounds}"], ["nothing"], keepdims=0),
+        helper.make_node("Add", ["s", "nothing"], ["values"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "slow",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["batch", 1])],
+        [
+            helper.make_tensor("columns", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]),
+            helper.make_tensor("matrix", TensorProto.FLOAT, [size, size], np.zeros(size * size, np.float32)),
+        ],
+    )
+    inputs = {"x": np.array([[1, 2]], np.float32)}
+    with Repository(root).stage("slow") as staging:
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), staging.path / "model.onnx")
+        micro.finish(staging, signature, Regression(targets=("sum",)), inputs, {"values": np.array([[3]], np.float32)})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_server_cleanly(tmp_path, number):
+    micro.publish_double(tmp_path)
+    with serving(tmp_path) as server:
+        assert post(server.address, "/models/double/predict", {"instances": [[1, 0]]})[0] == 200
+        assert server.stop(number) == 0
+
+
+def waiting_rows(server):
+    with urllib.request.urlopen(server.url + "/metrics", timeout=30) as response:
+        return float(re.search(r'quartet_queue_rows\{model="slow",version="1"\} (\S+)', response.read().decode())[1])
+
+
+def test_sigterm_answers_every_request_in_flight_before_the_process_ends(tmp_path):
+    publish_slow(tmp_path)
+    with serving(tmp_path) as server, ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(post, server.address, "/models/slow/predict", {"instances": [[value, 1]]}) for value in range(12)]
+        while waiting_rows(server) < 11:  # one runs, and the others wait behind it
+            assert not any(request.done() for request in asked), "the slow model is not slow enough for this test"
+        assert server.stop(signal.SIGTERM) == 0
+        sums = []
+        for request in asked:
+            status, body = request.result()
+            assert status == 200
+            sums.append(body["predictions"][0]["values"]["sum"])
+        assert sums == [value + 1 for value in range(12)]
+
+
+def test_a_repository_that_cannot_be_served_ends_the_process_before_the_port_opens(tmp_path):
+    done = failing("--repository", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "service: model repository" in done.stderr
+    assert "give the folder that `python -m export` published to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_said_in_a_line(tmp_path):
+    micro.publish_double(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = failing("--repository", str(tmp_path), "--port", str(taken.getsockname()[1]), "--device", "cpu")
+    assert done.returncode != 0
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_that_cannot_be_used_end_the_process_with_a_message(tmp_path):
+    done = failing("--repository", str(tmp_path), "--port", "70000")
+    assert done.returncode == 1
+    assert done.stderr.startswith("service: --port (or QUARTET_SERVE_PORT):")
+
+
+def test_the_calls_shown_can_be_pasted_into_a_shell(tmp_path):
+    micro.publish_mean(tmp_path)
+    with serving(tmp_path, "--show-calls") as server:
+        text = ""
+        for line in server.process.stdout:
+            text += line
+            if "/docs" in line:
+                break
+        curl = next(line for line in text.splitlines() if line.startswith("curl -s"))
+        code = text[text.index(sys.executable) : text.index("\nEND\n") + 5]
+        answer = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True).stdout
+        assert json.loads(answer)["predictions"] == [{"values": {"mean": 0.0}}]
+        printed = subprocess.run(code, shell=True, capture_output=True, text=True, check=True).stdout
+        assert printed.strip() == "[[0.]]"
