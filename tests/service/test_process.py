@@ -45,7 +45,7 @@ def publish_slow(root):
         inputs=(TensorSpec(name="x", dtype="float32", shape=(batch, 2)),),
         outputs=(TensorSpec(name="values", dtype="float32", shape=(batch, 1)),),
     )
-    size, rounds = 1024, 12
+    size, rounds = 1024, 20
     nodes = [helper.make_node("ReduceSum", ["x", "columns"], ["s"], keepdims=1)]
     nodes += [helper.make_node("Mul", ["matrix", "zero"], ["m0"])]
     nodes += [helper.make_node("MatMul", [f"m{i}", "matrix"], [f"m{i + 1}"]) for i in range(rounds)]
@@ -89,17 +89,17 @@ def waiting_rows(server):
 
 def test_sigterm_answers_every_request_in_flight_before_the_process_ends(tmp_path):
     publish_slow(tmp_path)
-    with serving(tmp_path) as server, ThreadPoolExecutor(12) as pool:
-        asked = [pool.submit(post, server.address, "/models/slow/predict", {"instances": [[value, 1]]}) for value in range(12)]
-        while waiting_rows(server) < 11:  # one runs, and the others wait behind it
-            assert not any(request.done() for request in asked), "the slow model is not slow enough for this test"
+    with serving(tmp_path) as server, ThreadPoolExecutor(11) as pool:
+        first = http.client.HTTPConnection(server.address, timeout=30)
+        first.request("POST", "/models/slow/predict", json.dumps({"instances": [[0, 1]]}))
+        waiting_rows(server)  # sent after the first request and answered: by now that one is running
+        others = [pool.submit(post, server.address, "/models/slow/predict", {"instances": [[value, 1]]}) for value in range(1, 12)]
+        while waiting_rows(server) < 11:
+            assert not any(request.done() for request in others), "the slow model is not slow enough for this test"
         assert server.stop(signal.SIGTERM) == 0
-        sums = []
-        for request in asked:
-            status, body = request.result()
-            assert status == 200
-            sums.append(body["predictions"][0]["values"]["sum"])
-        assert sums == [value + 1 for value in range(12)]
+        answers = [(response := first.getresponse()).status, json.loads(response.read())], *(request.result() for request in others)
+        first.close()
+        assert [(status, body["predictions"][0]["values"]["sum"]) for status, body in answers] == [(200, n + 1) for n in range(12)]
 
 
 def test_a_repository_that_cannot_be_served_ends_the_process_before_the_port_opens(tmp_path):
