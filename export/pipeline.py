@@ -13,7 +13,7 @@ from export.errors import BelowFloor, ConversionError, ExportError, ParityError
 from export.report import ArtifactReport, Report
 from export.to_onnx import OPSET, to_onnx
 from export.to_tensorrt import choose, to_tensorrt
-from modelrepo.errors import RepositoryError
+from modelrepo.errors import ModelNotFound, RepositoryError
 from modelrepo.manifest import Artifact, Data, Goldens, Lineage, Manifest, OnnxArtifact, Parity, Standardize, TensorRTArtifact
 from modelrepo.repository import Repository, digest, write_goldens
 from modelrepo.tasks import Metric
@@ -121,8 +121,12 @@ def _load(run: Path) -> tuple[Checkpoint, Model, Split]:
 
 def _already_published(repository: Repository, name: str, saved: Checkpoint) -> tuple[Report, int] | None:
     """The newest version, if it came from this checkpoint and is whole."""
+    if not repository.root.exists():
+        return None
     try:
         newest = repository.open(name)
+    except ModelNotFound:
+        return None
     except RepositoryError as error:
         log.info("%s: publishing anew, because %s", name, error)
         return None

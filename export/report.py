@@ -97,7 +97,7 @@ def print_table(reports: list[tuple[Report, int]], console: Console) -> None:
                 mark = f" [{footnotes.index(entry.note) + 1}]"
             table.add_row(
                 f"{report.model}:{version}",
-                _metric(report.metric if entry.metric is None else entry.metric),
+                "-" if entry.metric is None else _metric(entry.metric),
                 f"{entry.provider or entry.format} {entry.precision}{mark}".replace("[", "\\["),
                 f"{entry.size / 1000:,.0f} kB",
                 "not proven" if entry.parity is None else f"{entry.parity.max_abs_error:.1e}",

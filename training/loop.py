@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from modelrepo.tasks import Metric
@@ -82,9 +83,10 @@ def fit(config: Config) -> checkpoint.Facts:
                 checkpoint.save(config.out, facts, weights)
 
             # log
-            info = f"loss {train_loss:.4f}  validation {score.name} {score.value:.4f}"
-            bar.update(running, info=info)
-            log.log(logging.DEBUG if bar.console.is_terminal else logging.INFO, "epoch %d/%d  %s", epoch, config.epochs, info)
+            bar.update(running, info=f"loss {train_loss:.4f}, {score.name} {score.value:.4f}")
+            if bar.disable:
+                info = (epoch, config.epochs, train_loss, score.name, score.value)
+                log.info("epoch %d/%d  loss %.4f  validation %s %.4f", *info)
 
     assert facts is not None  # at least one epoch ran
     model.load_state_dict(weights)
@@ -151,5 +153,13 @@ def _finished(config: Config) -> checkpoint.Facts | None:
 
 def _progress() -> Progress:
     """A bar that redraws itself on a terminal and stays silent elsewhere, where the log has a line per epoch."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[info]}"))
+    console = Console()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[info]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )

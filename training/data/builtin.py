@@ -26,7 +26,7 @@ def spirals() -> Dataset:
         arm = rng.integers(0, 3, count)
         along = np.sqrt(rng.uniform(0.02, 1, count))  # the square root spreads points evenly over the arm's length
         angle = 4 * along + arm * 2 * np.pi / 3
-        at = along[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(0, 0.04, (count, 2))
+        at = along[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(0, 0.09, (count, 2))
         return Split({"features": at.astype(np.float32)}, arm)
 
     train = points(0, 3000)
