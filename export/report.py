@@ -60,21 +60,6 @@ def machine() -> Machine:
     return Machine(processor=processor, cores=len(os.sched_getaffinity(0)), platform=platform.platform())
 
 
-def unmeasured(artifact: Artifact, reason: str) -> ArtifactReport:
-    """The entry of an artifact that this machine cannot run."""
-    return ArtifactReport(
-        file=artifact.file.path,
-        format=name_of(artifact),
-        precision=artifact.precision,
-        size=artifact.file.size,
-        provider=None,
-        metric=None,
-        parity=None,
-        latency=None,
-        note=reason,
-    )
-
-
 def name_of(artifact: Artifact) -> str:
     """`onnx`, `tensorrt` or `tensorrt-rtx`."""
     return "onnx" if isinstance(artifact, OnnxArtifact) else artifact.flavour

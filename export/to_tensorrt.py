@@ -5,30 +5,17 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.errors import ConversionError
-from modelrepo.manifest import Precision, ProfileShape
+from modelrepo.manifest import ProfileShape, TensorRTArtifact
+from modelrepo.repository import digest
 from modelrepo.tensors import ShapeRange, Signature, TensorSpec
 from runtime import cuda, tensorrt_flavour
 from runtime.tensorrt_flavour import FLAVOURS, Flavour
 
 RTX_CAPABILITIES = ("8.6", "8.9", "12.0")  # RTX 30, RTX 40 and L4, RTX 50
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A built engine's facts; the file lies where it was asked for."""
-
-    flavour: Flavour
-    version: str
-    compute_capabilities: tuple[str, ...]
-    profiles: tuple[dict[str, ProfileShape], ...]
-    precision: Precision
-    build_seconds: float
 
 
 def choose(wanted: str) -> tuple[Flavour | None, str]:
@@ -54,10 +41,10 @@ def choose(wanted: str) -> tuple[Flavour | None, str]:
     return None, reason
 
 
-def to_tensorrt(onnx_file: Path, signature: Signature, flavour: Flavour, path: Path) -> Engine:
-    """Build an engine for every shape of the signature and write it to `path`.
+def to_tensorrt(onnx_file: Path, signature: Signature, flavour: Flavour, path: Path) -> TensorRTArtifact:
+    """Build an engine for every shape of the signature, write it to `path`, and describe it, as not proven.
 
-    Precision is the graph's own: networks are strongly typed, and TF32 is off. Raises ConversionError, with the parser's
+    Precision is the graph's own, fp32: networks are strongly typed, and TF32 is off. Raises ConversionError, with the parser's
     errors and the nodes they name, where TensorRT cannot take the graph.
     """
     trt = tensorrt_flavour.load(flavour)
@@ -76,12 +63,19 @@ def to_tensorrt(onnx_file: Path, signature: Signature, flavour: Flavour, path: P
         profile.set_shape(name, shape.min, shape.opt, shape.max)
     config.add_optimization_profile(profile)
     capabilities = _target(trt, flavour, config)
-    started = time.perf_counter()
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ConversionError(f"{flavour} {trt.__version__} parsed {onnx_file.name} but built no engine; its log says why")
     path.write_bytes(plan)
-    return Engine(flavour, trt.__version__, capabilities, (shapes,), "fp32", time.perf_counter() - started)
+    return TensorRTArtifact(
+        precision="fp32",
+        file=digest(path),
+        flavour=flavour,
+        version=trt.__version__,
+        compute_capabilities=capabilities,
+        profiles=(shapes,),
+        proven=False,
+    )
 
 
 def profile_shape(spec: TensorSpec) -> ProfileShape:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from export import parity, pipeline, to_tensorrt
+from export import parity, pipeline
 from export.__main__ import main
 from export.errors import ConversionError
 from export.parity import Comparison
@@ -137,7 +137,6 @@ def test_an_engine_that_cannot_be_built_is_left_out_under_auto_and_fatal_by_name
     def refuse(*arguments):
         raise ConversionError("node 'a' (Einsum): not supported")
 
-    monkeypatch.setattr(to_tensorrt, "choose", lambda wanted: ("tensorrt-rtx", "with tensorrt-rtx"))
     monkeypatch.setattr(pipeline, "choose", lambda wanted: ("tensorrt-rtx", "with tensorrt-rtx"))
     monkeypatch.setattr(pipeline, "to_tensorrt", refuse)
     assert export(run, tmp_path, "--tensorrt", "auto") == 0

@@ -139,12 +139,6 @@ def test_an_engine_built_here_answers_every_promised_shape(tmp_path, signature, 
     if signature is micro.MEAN:
         mask = np.arange(12) < rng.integers(1, 13, 8)[:, None]
         inputs = {"sequence": rng.random((8, 12, 1)).astype(np.float32) * mask[:, :, None], "mask": mask}
-    built = artifact(
-        flavour=flavour,
-        version=engine.version,
-        compute_capabilities=engine.compute_capabilities,
-        profiles=engine.profiles,
-    )
-    with open_session(tmp_path / "model.plan", built, signature) as session:
+    with open_session(tmp_path / "model.plan", engine, signature) as session:
         assert session.provider == flavour
         assert prove(session, inputs, answer(inputs), 1e-3) < 1e-3
