@@ -14,7 +14,7 @@ from service import settings
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
 from service.app import create_app
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 
 
 class Server(uvicorn.Server):
@@ -24,8 +24,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=chosen.host,
-                port=chosen.port,
                 lifespan="off",  # entered below, where an error can end the process with a message instead of a traceback
                 access_log=False,
                 server_header=False,
@@ -55,13 +53,30 @@ class Server(uvicorn.Server):
             print(copy_paste_calls(models, url), flush=True)
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """A socket on the address, taken before any model is loaded; it listens only once all are. Raises SettingsError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(f"cannot listen on {host}:{port} ({error.strerror}): give another --port or --host") from None
+    return listener
+
+
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean shutdown, 1 with a message where start-up fails."""
     try:
         chosen = settings.read(arguments)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("quartet").setLevel(logging.INFO)
-        Server(create_app(chosen), chosen).run()
+        with bind(chosen.host, chosen.port) as listener:
+            Server(create_app(chosen), chosen).run([listener])
     except QuartetError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1

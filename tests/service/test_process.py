@@ -113,10 +113,16 @@ def test_a_repository_that_cannot_be_served_ends_the_process_before_the_port_ope
 def test_a_port_in_use_is_said_in_a_line(tmp_path):
     micro.publish_double(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = failing("--repository", str(tmp_path), "--port", str(taken.getsockname()[1]), "--device", "cpu")
-    assert done.returncode != 0
-    assert "address already in use" in done.stderr
-    assert "Traceback" not in done.stderr
+        port = taken.getsockname()[1]
+        done = failing("--repository", str(tmp_path), "--port", str(port), "--device", "cpu")
+    assert done.returncode == 1
+    assert done.stderr == f"service: cannot listen on 127.0.0.1:{port} (Address already in use): give another --port or --host\n"
+
+
+def test_an_address_that_is_not_ours_is_said_in_a_line(tmp_path):
+    done = failing("--repository", str(tmp_path), "--host", "no.such.host.invalid")
+    assert done.returncode == 1
+    assert done.stderr.startswith("service: cannot listen on no.such.host.invalid:8000 (")
 
 
 def test_settings_that_cannot_be_used_end_the_process_with_a_message(tmp_path):
