@@ -6,7 +6,9 @@ import dataclasses
 import json
 import logging
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,7 @@ def fit(config: Config) -> checkpoint.Facts:
     per_epoch = math.ceil(len(dataset.train(1)) / config.batch_size)
     steps = config.epochs * per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, config.warmup))
+    record = _record(config, dataset)
     facts: checkpoint.Facts | None = None
     checkpoint.save_holdout(config.out, dataset.test)
 
@@ -78,7 +81,7 @@ def fit(config: Config) -> checkpoint.Facts:
 
             # save
             if facts is None or _better(score, facts.validation):
-                facts = _facts(config, dataset, model, epoch, score)
+                facts = record(epoch=epoch, validation=score, test=None)
                 weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 checkpoint.save(config.out, facts, weights)
 
@@ -113,18 +116,17 @@ def _better(one: Metric, other: Metric) -> bool:
     return one.value >= other.value if one.better == "higher" else one.value <= other.value
 
 
-def _facts(config: Config, dataset: Dataset, model: Model, epoch: int, score: Metric) -> checkpoint.Facts:
+def _record(config: Config, dataset: Dataset) -> Callable[..., checkpoint.Facts]:
+    """What every checkpoint of this run says, gathered once; epoch and scores are still to be given."""
     commit, dirty = lineage.git()
-    return checkpoint.Facts(
+    return partial(
+        checkpoint.Facts,
         family=family_of(config.model),
         model=_plain(config.model),
         kind=dataset.kind,
         task=dataset.task,
         config=_plain(config),
         seed=config.seed,
-        epoch=epoch,
-        validation=score,
-        test=None,
         data=dataset.name,
         fingerprint=dataset.fingerprint(),
         rows={"train": len(dataset.train(1)), "validation": len(dataset.validation), "test": len(dataset.test)},
