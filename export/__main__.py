@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--reuse", action="store_true", help="keep the newest version where it was made from this very checkpoint")
     chosen = parser.parse_args(arguments)
-    if chosen.name and len(chosen.runs) > 1:
+    if chosen.name is not None and len(chosen.runs) > 1:
         parser.error("--name goes with a single RUN")
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for run in chosen.runs:
         try:
-            done.append(export_run(run, repository, chosen.name or run.resolve().name, chosen.tensorrt, chosen.reuse))
+            name = run.resolve().name if chosen.name is None else chosen.name
+            done.append(export_run(run, repository, name, chosen.tensorrt, chosen.reuse))
         except QuartetError as error:
             print(f"export: {error}", file=sys.stderr)
             failed += 1

@@ -15,9 +15,21 @@ from export.report import Report
 from export.to_onnx import OPSET, to_onnx
 from export.to_tensorrt import choose, to_tensorrt
 from modelrepo.errors import ModelNotFound, RepositoryError
-from modelrepo.manifest import Artifact, Data, Goldens, Lineage, Manifest, OnnxArtifact, Standardize, TensorRTArtifact
+from modelrepo.manifest import (
+    FORMAT_VERSION,
+    Artifact,
+    Data,
+    Goldens,
+    Lineage,
+    Manifest,
+    OnnxArtifact,
+    Standardize,
+    TensorRTArtifact,
+)
 from modelrepo.repository import Repository, digest, write_goldens
 from modelrepo.tensors import Signature, Tensors
+from runtime import tensorrt_flavour
+from runtime.tensorrt_flavour import Flavour
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
 from training.data.dataset import Standardized
@@ -32,19 +44,25 @@ LIBRARIES = ("onnx", "onnxscript")
 def export_run(run: Path, repository: Repository, name: str, tensorrt: str = "auto", reuse: bool = False) -> tuple[Report, int]:
     """Publish the best checkpoint of a run folder as the next version of `name`; returns the report and the version.
 
-    With `reuse`, a newest version that is whole and was made from this very checkpoint is kept instead. `tensorrt` is auto,
-    off, tensorrt or tensorrt-rtx. Raises ExportError or RepositoryError, and then has published nothing.
+    With `reuse`, a newest version that is whole and holds what would come out is kept instead: made from this very
+    checkpoint, with an engine of the same TensorRT or with none. `tensorrt` is auto, off, tensorrt or tensorrt-rtx. Raises
+    ExportError or RepositoryError, and then has published nothing.
     """
     saved, original = _load(run)
-    if reuse and (kept := _already_published(repository, name, saved)):
+    flavour, reason = choose(tensorrt)
+    if reuse and (kept := _already_published(repository, name, saved, flavour)):
         return kept
     with repository.stage(name) as staging:
-        artifacts, notes = _convert(original, name, staging.path, tensorrt)
+        artifacts, notes = _convert(original, name, staging.path, flavour, must=tensorrt != "auto")
+        if flavour is None:
+            notes.append(f"no TensorRT engine: {reason}")
         log.info("%s: comparing with PyTorch", name)
         proofs = [prove(artifact, staging.path, original) for artifact in artifacts]
         if misses := [miss for _, missed in proofs for miss in missed]:
             raise ParityError(f"{name} is not equal to PyTorch, nothing published:\n  " + "\n  ".join(misses))
         entries = tuple(entry for measured, _ in proofs for entry in measured)
+        if not any(entry.parity for entry in entries if entry.format == "onnx"):
+            raise ParityError(f"{name} could not be compared with PyTorch, nothing published: {entries[-1].note}")
         summary = Report(model=name, metric=original.test, machine=report.machine(), artifacts=entries, notes=tuple(notes))
         (staging.path / report.REPORT).write_text(summary.model_dump_json(indent=2) + "\n")
         _write_goldens(staging.path / "goldens.npz", original)
@@ -57,12 +75,12 @@ def _load(run: Path) -> tuple[Checkpoint, Original]:
     """A finished run that reached its floor. Raises ExportError."""
     try:
         saved = checkpoint.load(run)
-        model, holdout = saved.model(), checkpoint.load_holdout(run)
+        model, holdout = saved.model(), checkpoint.load_holdout(run, saved.facts)
     except CheckpointError as error:
         raise ExportError(str(error)) from None
     test = saved.facts.test
     if test is None:
-        raise ExportError(f"{run} was left in epoch {saved.facts.epoch}, before its end: train again")
+        raise ExportError(f"{run} holds a checkpoint of epoch {saved.facts.epoch}, whose training has not ended: train again")
     if not test.reached():
         raise BelowFloor(
             f"{run} has a test {test.name} of {test.value:.4g}, its floor is {test.floor:g}: nothing exported. "
@@ -71,8 +89,8 @@ def _load(run: Path) -> tuple[Checkpoint, Original]:
     return saved, Original(model, model.signature(), holdout, test)
 
 
-def _already_published(repository: Repository, name: str, saved: Checkpoint) -> tuple[Report, int] | None:
-    """The newest version, if it came from this checkpoint and is whole."""
+def _already_published(repository: Repository, name: str, saved: Checkpoint, flavour: Flavour | None) -> tuple[Report, int] | None:
+    """The newest version, if it is whole, came from this checkpoint and has the engine that would be built now."""
     if not repository.root.exists():
         return None
     try:
@@ -82,29 +100,33 @@ def _already_published(repository: Repository, name: str, saved: Checkpoint) -> 
     except RepositoryError as error:
         log.warning("%s: publishing anew, because %s", name, error)
         return None
-    if newest.manifest.lineage.checkpoint_sha256 != saved.sha256:
+    engines = {(a.flavour, a.version) for a in newest.manifest.artifacts if isinstance(a, TensorRTArtifact)}
+    expected = {(flavour, tensorrt_flavour.load(flavour).__version__)} if flavour else set()
+    if newest.manifest.lineage.checkpoint_sha256 != saved.sha256 or engines != expected:
         return None
     log.info("%s: version %d is this run already", name, newest.version)
     return Report.model_validate_json(newest.report()), newest.version
 
 
-def _convert(original: Original, name: str, folder: Path, tensorrt: str) -> tuple[list[Artifact], list[str]]:
-    """Write the artifacts, in the order in which a service should try them; notes say what was left out and why."""
+def _convert(original: Original, name: str, folder: Path, flavour: Flavour | None, must: bool) -> tuple[list[Artifact], list[str]]:
+    """Write the artifacts, in the order in which a service should try them; notes say what was left out and why.
+
+    An engine that cannot be built is left out, unless it must be.
+    """
     model, signature, holdout = original.model, original.signature, original.holdout
-    flavour, reason = choose(tensorrt)
     onnx_file = folder / "model.onnx"
     log.info("%s: exporting to ONNX", name)
     example = parity.take(signature, holdout, np.arange(3) % len(holdout), _unlike_the_compared(signature))
     to_onnx(model, signature, example, onnx_file)
     artifacts: list[Artifact] = [OnnxArtifact(precision="fp32", file=digest(onnx_file), opset=OPSET)]
     if flavour is None:
-        return artifacts, [f"no TensorRT engine: {reason}"]
-    log.info("%s: building an engine %s", name, reason)
+        return artifacts, []
+    log.info("%s: building an engine with %s", name, flavour)
     try:
         # First in order: where an engine fits it is the fastest, and where it does not the next one serves.
         return [to_tensorrt(onnx_file, signature, flavour, folder / f"model.{flavour}.plan"), *artifacts], []
     except ConversionError as error:
-        if tensorrt != "auto":
+        if must:
             raise
         return artifacts, [f"{name}: {error}"]
 
@@ -135,6 +157,7 @@ def _manifest(saved: Checkpoint, original: Original, artifacts: list[Artifact], 
     proven = {proof.artifact for proof in proofs}
     kind = facts.kind
     return Manifest(
+        format_version=FORMAT_VERSION,
         family=facts.family,
         signature=original.signature,
         task=facts.task,

@@ -14,7 +14,7 @@ from modelrepo.tasks import Metric
 from modelrepo.tensors import Signature
 from runtime import cuda
 from runtime.open import open_session
-from runtime.session import Device, Session, Unsuitable
+from runtime.session import Device, Session, SessionError
 from training.data.dataset import Split
 from training.models import Model
 
@@ -32,25 +32,23 @@ class Original:
 def prove(artifact: Artifact, folder: Path, original: Original) -> tuple[list[ArtifactReport], list[str]]:
     """Measure an artifact through the sessions that would serve it; returns the entries and every miss in words.
 
-    An artifact that no device here runs gets one entry without measurements, which says why.
+    A device that cannot run the artifact gets an entry without measurements, which says why.
     """
     devices: tuple[Device, ...] = ("cuda",)
     if isinstance(artifact, OnnxArtifact):
         devices = ("cpu", "cuda") if cuda.available() else ("cpu",)
     entries: list[ArtifactReport] = []
     misses: list[str] = []
-    obstacle = ""
     for device in devices:
         try:
-            session = open_session(folder / artifact.file.path, artifact, original.signature, device)
-        except Unsuitable as error:
-            obstacle = str(error)
+            with open_session(folder / artifact.file.path, artifact, original.signature, device) as session:
+                entry, missed = _measure(session, artifact, original)
+        except SessionError as error:
+            entries.append(_entry(artifact, note=f"not proven on {device}: {error}"))
             continue
-        with session:
-            entry, missed = _measure(session, artifact, original)
         entries.append(entry)
         misses += [f"{artifact.file.path} on {miss}" for miss in missed]
-    return entries or [_entry(artifact, note=f"built, not proven here: {obstacle}")], misses
+    return entries, misses
 
 
 def _measure(session: Session, artifact: Artifact, original: Original) -> tuple[ArtifactReport, list[str]]:

@@ -19,7 +19,7 @@ RTX_CAPABILITIES = ("8.6", "8.9", "12.0")  # RTX 30, RTX 40 and L4, RTX 50
 
 
 def choose(wanted: str) -> tuple[Flavour | None, str]:
-    """The flavour to build with, None where there is none, and the reason in words.
+    """The flavour to build with; None where there is none, with the reason in words.
 
     `wanted` is auto, off, tensorrt or tensorrt-rtx. Raises ConversionError where a flavour asked for by name cannot build here.
     """
@@ -34,7 +34,7 @@ def choose(wanted: str) -> tuple[Flavour | None, str]:
         elif flavour == "tensorrt" and not cuda.available():
             reasons.append("tensorrt builds only on a machine with an NVIDIA GPU")
         else:
-            return flavour, f"with {flavour}"
+            return flavour, ""
     reason = "; ".join(reasons)
     if wanted != "auto":
         raise ConversionError(f"no engine can be built: {reason}")
@@ -48,7 +48,10 @@ def to_tensorrt(onnx_file: Path, signature: Signature, flavour: Flavour, path: P
     errors and the nodes they name, where TensorRT cannot take the graph.
     """
     trt = tensorrt_flavour.load(flavour)
-    builder = trt.Builder(tensorrt_flavour.logger(flavour))
+    try:
+        builder = trt.Builder(tensorrt_flavour.logger(flavour))
+    except TypeError as error:  # what pybind makes of a null pointer
+        raise ConversionError(f"{flavour} {trt.__version__} cannot start here ({error}); its log says why") from None
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, tensorrt_flavour.logger(flavour))
     if not parser.parse_from_file(str(onnx_file)):

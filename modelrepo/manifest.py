@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -17,7 +17,7 @@ from modelrepo.errors import ManifestError
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Signature, Strict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 MANIFEST = "manifest.json"
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -109,7 +109,14 @@ class Parity(Strict):
 
     @property
     def max_abs_error(self) -> float:
+        """The worst of all cases."""
         return max(case.max_abs_error for case in self.cases)
+
+    @model_validator(mode="after")
+    def _equal(self) -> Self:
+        if self.max_abs_error > self.tolerance:
+            raise ValueError(f"{self.artifact} differs by {self.max_abs_error:g}, more than its tolerance of {self.tolerance:g}")
+        return self
 
 
 class Data(Strict):
@@ -136,7 +143,7 @@ class Lineage(Strict):
 class Manifest(Strict):
     """One published version."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1]
     family: str
     signature: Signature
     task: Annotated[Task, Field(discriminator="type")]
@@ -173,9 +180,14 @@ class Manifest(Strict):
         for step in self.preprocessing:
             if step.input not in inputs:
                 raise ValueError(f"preprocessing names input {step.input!r}, which the signature lacks")
+        ranks = {spec.name: len(spec.shape) for spec in self.signature.inputs}
         for artifact in self.artifacts:
-            if isinstance(artifact, TensorRTArtifact) and any(set(profile) != inputs for profile in artifact.profiles):
-                raise ValueError(f"every profile of {artifact.file.path} must name the inputs {sorted(inputs)}")
+            for profile in artifact.profiles if isinstance(artifact, TensorRTArtifact) else ():
+                found = {name: {len(shape.min), len(shape.opt), len(shape.max)} for name, shape in profile.items()}
+                if found != {name: {rank} for name, rank in ranks.items()}:
+                    raise ValueError(f"every profile of {artifact.file.path} must name the inputs {sorted(inputs)} in their ranks")
+        if not self.metric.reached():
+            raise ValueError(f"{self.metric.name} {self.metric.value:g} misses its floor, {self.metric.floor:g}")
         unproven = {a.file.path for a in self.artifacts if isinstance(a, TensorRTArtifact) and not a.proven}
         compared = {parity.artifact for parity in self.parity}
         if compared != {a.file.path for a in self.artifacts} - unproven:
@@ -191,8 +203,8 @@ class Manifest(Strict):
         """Read manifest.json. Raises ManifestError that lists every fault with its path; `source` names the file."""
         remedy = "export the model again, or restore the file"
         try:
-            document = json.loads(text)
-        except ValueError as error:
+            document = json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{source} is not JSON ({error}): {remedy}") from None
         if isinstance(document, dict):
             found: Any = document.get("format_version")
@@ -205,6 +217,15 @@ class Manifest(Strict):
         except ValidationError as error:
             faults = "; ".join(f"{_path(fault['loc'])}: {_explain(fault)}" for fault in error.errors(include_url=False))
             raise ManifestError(f"{source} is not a valid manifest: {faults}. To fix it, {remedy}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key given twice is an error, where Python would keep the last."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return document
 
 
 def _path(location: tuple[int | str, ...]) -> str:

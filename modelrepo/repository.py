@@ -88,17 +88,20 @@ class Staging:
     def publish(self, manifest: Manifest) -> int:
         """Make the staged files the model's next version and return its number.
 
-        The manifest is written last. Raises CorruptVersion where a file it names is not what it says, OSError where the
-        disk fails; either leaves the repository as it was.
+        The manifest is written last. Raises CorruptVersion where the files are not exactly those it names, OSError where the
+        disk fails. Either leaves no new version, but for a disk that fails to confirm the rename itself.
         """
         verify(self.path, manifest)
+        if extra := {entry.name for entry in self.path.iterdir()} - {file.path for file in manifest.files()}:
+            raise CorruptVersion(f"{self.path} holds {sorted(extra)}, which the manifest does not name")
         for file in manifest.files():
             _flush(self.path / file.path)
         (self.path / MANIFEST).write_text(manifest.to_json())
         _flush(self.path / MANIFEST)
         _flush(self.path)
         while True:
-            version = max(_versions(self._model), default=0) + 1
+            taken = (int(entry.name) for entry in self._model.iterdir() if VERSION.fullmatch(entry.name))
+            version = max(taken, default=0) + 1
             try:
                 self.path.rename(self._model / str(version))
             except OSError as error:
@@ -160,7 +163,8 @@ class Repository:
         model = self._model(name)
         try:
             model.mkdir(parents=True, exist_ok=True)
-            _flush(self.root)
+            for folder in (self.root, self.root.parent):
+                _flush(folder)
             _sweep(model)
             path, lock = _locked_folder(model)
         except OSError as error:

@@ -47,8 +47,12 @@ class Stream:
     """A CUDA stream of its own, and an event on which to wait without spinning."""
 
     def __init__(self) -> None:
-        self._stream = call(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
         self._event = call(cudart.cudaEventCreateWithFlags(cudart.cudaEventDisableTiming | cudart.cudaEventBlockingSync))
+        try:
+            self._stream = call(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+        except SessionError:
+            call(cudart.cudaEventDestroy(self._event))
+            raise
         self.handle: int = utils.get_cuda_native_handle(self._stream)
 
     def to_device(self, buffer: Buffer, size: int) -> None:
@@ -68,8 +72,10 @@ class Stream:
 
     def close(self) -> None:
         """Destroy stream and event."""
-        call(cudart.cudaEventDestroy(self._event))
-        call(cudart.cudaStreamDestroy(self._stream))
+        try:
+            call(cudart.cudaEventDestroy(self._event))
+        finally:
+            call(cudart.cudaStreamDestroy(self._stream))
 
 
 class Buffer:
@@ -79,7 +85,11 @@ class Buffer:
         self._dtype = np.dtype(dtype)
         size = math.prod(shape) * self._dtype.itemsize
         self.host: int = call(cudart.cudaMallocHost(size))
-        self.device: int = call(cudart.cudaMalloc(size))
+        try:
+            self.device: int = call(cudart.cudaMalloc(size))
+        except SessionError:
+            call(cudart.cudaFreeHost(self.host))
+            raise
         self._bytes: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.host))
 
     def view(self, shape: tuple[int, ...]) -> Array:
@@ -90,5 +100,7 @@ class Buffer:
 
     def close(self) -> None:
         """Free both."""
-        call(cudart.cudaFree(self.device))
-        call(cudart.cudaFreeHost(self.host))
+        try:
+            call(cudart.cudaFree(self.device))
+        finally:
+            call(cudart.cudaFreeHost(self.host))

@@ -11,7 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from modelrepo.tensors import Array, Signature, Tensors, TensorSpec
 from runtime import cuda
-from runtime.session import Device, Session, SessionError, Unsuitable
+from runtime.session import Session, SessionError, Unsuitable
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CUDA_OPTIONS = {
@@ -27,39 +27,41 @@ DTYPES = {
     **{name: f"tensor({name})" for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
 }
 # The backend's exceptions share no base of their own.
-ERRORS = (
-    failures.EPFail,
-    failures.EngineError,
-    failures.Fail,
-    failures.InvalidArgument,
-    failures.InvalidGraph,
-    failures.InvalidProtobuf,
-    failures.NoSuchFile,
-    failures.NotImplemented,
-    failures.RuntimeException,
+ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    ValueError,
 )
 
 
 class OnnxRuntimeSession(Session):
     """An ONNX file under ONNX Runtime."""
 
-    def __init__(self, path: Path, signature: Signature, device: Device = "auto", threads: int = 1) -> None:
+    def __init__(self, path: Path, signature: Signature, device: Literal["cpu", "cuda"], threads: int = 1) -> None:
         """Load `path`. `threads` is the number of cores one run uses on the CPU.
 
         Raises Unsuitable where CUDA is asked for and cannot be had, SessionError where the file does not load or has other
         inputs or outputs than the signature.
         """
         super().__init__(signature)
-        chosen = _device(device)
+        if device == "cuda":
+            if obstacle := cuda_obstacle():
+                raise Unsuitable(f"CUDA was asked for, but {obstacle}")
+            ort.preload_dlls()  # CUDA and cuDNN from their wheels
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # A spinning pool burns the cores that the event loop and other sessions need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        provider = PROVIDERS[chosen]
+        provider = PROVIDERS[device]
         try:
-            session = ort.InferenceSession(path, options, providers=[(provider, CUDA_OPTIONS)] if chosen == "cuda" else [provider])
+            session = ort.InferenceSession(
+                path,
+                options,
+                providers=[(provider, CUDA_OPTIONS)] if device == "cuda" else [provider],
+                enable_fallback=0,  # else a failing GPU is replaced by the CPU in the middle of a run, without a word
+            )
         except ERRORS as error:
             raise SessionError(f"ONNX Runtime cannot load {path} ({error}): export the model again") from None
         # ONNX Runtime only logs when CUDA fails to start, and answers from the CPU.
@@ -69,7 +71,7 @@ class OnnxRuntimeSession(Session):
         _compare(session.get_outputs(), signature.outputs, path)
         self._session: ort.InferenceSession | None = session
         self._outputs = [spec.name for spec in signature.outputs]
-        self.provider = f"onnxruntime-{chosen}"
+        self.provider = f"onnxruntime-{device}"
 
     def _run(self, inputs: Mapping[str, Array]) -> Tensors:
         if self._session is None:
@@ -92,18 +94,10 @@ def _compare(found: list[ort.NodeArg], specs: tuple[TensorSpec, ...], path: Path
         raise SessionError(f"{path} has tensors {graph}, the signature says {expected}: export the model again")
 
 
-def _device(device: Device) -> Literal["cpu", "cuda"]:
-    """The device to use: `auto` takes CUDA where this build of ONNX Runtime has it and a GPU is there."""
-    if device == "cpu":
-        return "cpu"
-    obstacle = None
+def cuda_obstacle() -> str | None:
+    """Why ONNX Runtime cannot use CUDA here, None where nothing is known to be in the way."""
     if PROVIDERS["cuda"] not in ort.get_available_providers():
-        obstacle = "this ONNX Runtime was built without CUDA: install quartet[gpu] in place of quartet[cpu]"
-    elif not cuda.available():
-        obstacle = "no NVIDIA GPU is visible: check `nvidia-smi` and the container's GPU access"
-    if obstacle is None:
-        ort.preload_dlls()  # CUDA and cuDNN from their wheels
-        return "cuda"
-    if device == "cuda":
-        raise Unsuitable(f"CUDA was asked for, but {obstacle}")
-    return "cpu"
+        return "this ONNX Runtime was built without CUDA: install quartet[gpu] in place of quartet[cpu]"
+    if not cuda.available():
+        return "no NVIDIA GPU is visible: check `nvidia-smi` and the container's GPU access"
+    return None

@@ -7,6 +7,7 @@ on an event, without the GIL.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,22 @@ class TensorRTSession(Session):
         super().__init__(signature)
         trt = _require(artifact)
         self.provider = artifact.flavour
-        # A Runtime without a working driver may crash the process; `_require` made sure of the driver.
-        self._runtime = trt.Runtime(tensorrt_flavour.logger(artifact.flavour))
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
-            raise Unsuitable(f"{artifact.flavour} {trt.__version__} refuses {path.name}: build the engine again on this machine")
+        self._runtime, self._engine = _deserialize(trt, artifact, path)
         _compare(trt, self._engine, signature, path)
         self._profiles = artifact.profiles
-        self._stream = cuda.Stream()
-        self._contexts = [self._context(index) for index in range(len(self._profiles))]
-        self._buffers = {
-            spec.name: cuda.Buffer(
-                spec.shape_at(signature.batch.max, signature.length.max if signature.length else None), spec.dtype
-            )
-            for spec in (*signature.inputs, *signature.outputs)
-        }
+        longest = signature.length.max if signature.length else None
+        self._contexts: list[Any] = []
+        self._buffers: dict[str, cuda.Buffer] = {}
+        with ExitStack() as held:  # given back in reverse, also where the constructor fails half-way
+            self._stream = cuda.Stream()
+            held.callback(self._stream.close)
+            for spec in (*signature.inputs, *signature.outputs):
+                self._buffers[spec.name] = cuda.Buffer(spec.shape_at(signature.batch.max, longest), spec.dtype)
+                held.callback(self._buffers[spec.name].close)
+            held.callback(self._contexts.clear)
+            self._contexts += [self._context(index) for index in range(len(self._profiles))]
+            held.callback(self._stream.wait)  # for what is still in flight
+            self._held = held.pop_all()
 
     def _context(self, profile: int) -> Any:
         context = self._engine.create_execution_context()
@@ -64,7 +66,8 @@ class TensorRTSession(Session):
             if not context.set_input_shape(name, array.shape):
                 raise SessionError(f"the engine refuses {name!r} of shape {list(array.shape)}")
         for name, buffer in self._buffers.items():
-            context.set_tensor_address(name, buffer.device)
+            if not context.set_tensor_address(name, buffer.device):
+                raise SessionError(f"the engine refuses the memory for {name!r}")
         if not context.execute_async_v3(self._stream.handle):
             raise SessionError("the engine did not start; its log says why")
         views: Tensors = {}
@@ -83,13 +86,21 @@ class TensorRTSession(Session):
         raise SessionError(f"no profile of the engine covers {shapes}: build it again from this signature")
 
     def close(self) -> None:
-        if not self._contexts:
-            return
-        self._contexts = []
-        for buffer in self._buffers.values():
-            buffer.close()
-        self._stream.close()
+        self._held.close()
         self._engine = self._runtime = None
+
+
+def _deserialize(trt: Any, artifact: TensorRTArtifact, path: Path) -> tuple[Any, Any]:
+    """The runtime, which must outlive the engine, and the engine. Raises Unsuitable where TensorRT cannot start or refuses it."""
+    try:
+        # A Runtime without a working driver may crash the process; `_require` made sure of the driver.
+        runtime = trt.Runtime(tensorrt_flavour.logger(artifact.flavour))
+    except TypeError as error:  # what pybind makes of a null pointer
+        raise Unsuitable(f"{artifact.flavour} cannot start on this GPU ({error})") from None
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise Unsuitable(f"{artifact.flavour} {trt.__version__} refuses {path.name}: build the engine again on this machine")
+    return runtime, engine
 
 
 def _require(artifact: TensorRTArtifact) -> Any:

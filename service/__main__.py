@@ -44,6 +44,12 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port; then tell a person how to use it."""
+        assert sockets is not None  # `main` gives the one it bound
+        try:
+            sockets[0].listen(self.config.backlog)
+        except OSError as error:  # two servers may bind the same address, only one may listen
+            host, port = sockets[0].getsockname()[:2]
+            raise cannot_listen(host, port, error) from None
         await super().startup(sockets)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         models = self._app.registry.models()
@@ -64,9 +70,15 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
-        raise SettingsError(f"cannot listen on {host}:{port} ({error.strerror}): give another --port or --host") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name no resolver would take
+        raise cannot_listen(host, port, error) from None
     return listener
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> SettingsError:
+    """The address is taken, or not ours."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    return SettingsError(f"cannot listen on {host}:{port} ({reason}): give another --port or --host")
 
 
 def main(arguments: list[str]) -> int:

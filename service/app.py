@@ -35,8 +35,10 @@ def create_app(settings: Settings) -> InferenceFirst:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await registry.load_all()
-        yield
-        await registry.close()
+        try:
+            yield
+        finally:
+            await registry.close()
 
     app: FastAPI = FastAPIOffline(
         title="Quartet",

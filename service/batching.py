@@ -19,20 +19,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from modelrepo.tensors import Array, Signature, Tensors
-from service.errors import QueueFull, Unavailable
+from service.errors import QueueFull, Unavailable, too_many_rows
 
 log = logging.getLogger("quartet.batching")
 
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """Rows of one caller that run together. `inputs` are complete and checked; `length` is None without sequences."""
+    """Rows of one caller that run together. `inputs` are complete and checked; `length` is None without sequences.
+
+    `queued` turns false when the work is taken into a batch, or given up by its caller.
+    """
 
     inputs: Mapping[str, Array]
     rows: int
     length: int | None
     answer: asyncio.Future[Tensors]
     arrived: float = field(default_factory=time.perf_counter)
+    queued: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +49,17 @@ class BatchFacts:
     padding: float
 
 
-def form(queue: deque[Work], limit: int) -> tuple[list[Work], int]:
-    """Take work from the front of the queue until `limit` rows are reached.
-
-    Returns the batch, and how many rows were dropped on the way because their caller gave them up.
-    """
+def form(queue: deque[Work], limit: int) -> list[Work]:
+    """Take work from the front of the queue until `limit` rows are reached; what its caller gave up is left behind."""
     batch: list[Work] = []
-    rows = dropped = 0
-    while queue:
-        if queue[0].answer.done():
-            dropped += queue.popleft().rows
-            continue
-        if rows + queue[0].rows > limit:
-            break
-        batch.append(queue.popleft())
-        rows += batch[-1].rows
-    return batch, dropped
+    rows = 0
+    while queue and (not queue[0].queued or rows + queue[0].rows <= limit):
+        work = queue.popleft()
+        if work.queued:
+            work.queued = False
+            batch.append(work)
+            rows += work.rows
+    return batch
 
 
 def merge(signature: Signature, works: Sequence[Work]) -> Tensors:
@@ -122,10 +121,13 @@ class Batcher:
     async def submit(self, inputs: Mapping[str, Array], rows: int, length: int | None) -> Tensors:
         """Queue the rows and wait for their outputs; more rows than one batch holds are split and joined again.
 
-        Raises QueueFull, Unavailable while draining, and whatever the session raised for these rows.
+        Raises QueueFull, PayloadTooLarge for rows that would not even fit an empty queue, Unavailable while draining, and
+        whatever the session raised for these rows.
         """
         if self._draining:
             raise Unavailable("the model is shutting down: send the request to another instance")
+        if rows > self._max_queue_rows:
+            raise too_many_rows(rows, self._max_queue_rows)
         waiting = self.waiting_rows
         if waiting + rows > self._max_queue_rows:
             seconds = max(1, math.ceil(waiting * self._seconds_per_row))
@@ -152,7 +154,10 @@ class Batcher:
             answers = await asyncio.gather(*(work.answer for work in works))
         finally:
             for work in works:
-                work.answer.cancel()  # one part failed or the caller left: the others need not run
+                if work.queued:  # the caller left, or another part of the request failed
+                    work.queued = False
+                    self.waiting_rows -= work.rows
+                    self._abandon(work.rows)
         if len(answers) == 1:
             return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
@@ -170,10 +175,8 @@ class Batcher:
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._starting = False
-        works, dropped = form(self._queue, self._signature.batch.max)
-        self.waiting_rows -= dropped + sum(work.rows for work in works)
-        if dropped:
-            self._abandon(dropped)
+        works = form(self._queue, self._signature.batch.max)
+        self.waiting_rows -= sum(work.rows for work in works)
         if not works:
             self._idle.set()
             return

@@ -4,7 +4,7 @@
     ├── InvalidRequest             400  not the protocol: broken JSON, missing keys, wrong dtype or shape
     ├── UnknownModel               404  no such model, version or path
     ├── MethodNotAllowed           405
-    ├── PayloadTooLarge            413  the body is longer than the server reads
+    ├── PayloadTooLarge            413  more bytes or rows than the server takes in one request
     ├── UnsupportedMediaType       415  a content encoding the server does not decode
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
     ├── QueueFull                  429  too many rows are waiting; Retry-After says when to come back
@@ -60,7 +60,7 @@ class MethodNotAllowed(ServiceError):
 
 
 class PayloadTooLarge(ServiceError):
-    """The body is longer than the server reads."""
+    """More bytes or rows than the server takes in one request."""
 
     status = 413
 
@@ -96,6 +96,11 @@ class Unavailable(ServiceError):
     """The server or the model does not answer now."""
 
     status = 503
+
+
+def too_many_rows(rows: int, limit: int) -> PayloadTooLarge:
+    """The refusal of a request that could not be queued even if nothing else waited."""
+    return PayloadTooLarge(f"the request has {rows} rows; at most {limit} are taken at once: send them in several requests")
 
 
 class _Body(msgspec.Struct):

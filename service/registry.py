@@ -71,6 +71,7 @@ class ServedModel:
         self.manifest = published.manifest
         self.artifact = loaded.artifact
         self.provider = loaded.session.provider
+        self.max_rows = settings.max_queue_rows
         self.skipped = loaded.skipped
         self.goldens = loaded.goldens
         self._session = loaded.session

@@ -118,6 +118,7 @@ def manifest(
     write_goldens(folder / "goldens.npz", inputs, outputs)
     (folder / "report.json").write_text("{}")
     return Manifest(
+        format_version=1,
         family="micro",
         signature=signature,
         task=task,

@@ -47,7 +47,8 @@ def client(server):
 @pytest.fixture
 def truth(tiny_runs, family):
     """Held-out rows and what PyTorch says to them."""
-    saved, holdout = checkpoint.load(tiny_runs[family]), checkpoint.load_holdout(tiny_runs[family]).rows(slice(0, ROWS))
+    saved = checkpoint.load(tiny_runs[family])
+    holdout = checkpoint.load_holdout(tiny_runs[family], saved.facts).rows(slice(0, ROWS))
     return saved.facts.task, holdout.inputs, loop.predict(saved.model(), holdout)
 
 

@@ -1,7 +1,8 @@
 """A run folder: a checkpoint that rebuilds itself, and the held-out rows it is judged on.
 
-`best.pt` is weights plus a JSON text that holds everything else. It is written beside the target and renamed, so a crash
-leaves the old one whole; loading is weights-only, so a stranger's file runs no code. `holdout.npz` is the test split.
+`best.pt` is weights plus a JSON text that holds everything else; `holdout-….npz`, named by its content, is the test split.
+While training, the best epoch so far is in `partial.pt`: an older finished run stays whole until the new one has finished.
+Every file is written beside its target and renamed, and loading is weights-only, so a stranger's file runs no code.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -26,7 +25,8 @@ from training.data.dataset import Kind, Split
 from training.models import FAMILIES, Model, build
 
 BEST = "best.pt"
-HOLDOUT = "holdout.npz"
+PARTIAL = "partial.pt"
+HOLDOUT = "holdout-*.npz"
 
 
 class CheckpointError(Exception):
@@ -34,7 +34,7 @@ class CheckpointError(Exception):
 
 
 class Facts(Strict):
-    """What a checkpoint knows besides its weights. `test` is None until training has ended."""
+    """What a checkpoint knows besides its weights. `test` is None in a partial one, whose training has not ended."""
 
     format_version: Literal[1] = 1
     family: str
@@ -49,6 +49,7 @@ class Facts(Strict):
     data: str
     fingerprint: str
     rows: dict[str, int]
+    holdout_sha256: str
     created: str
     git_commit: str | None
     git_dirty: bool | None
@@ -76,11 +77,19 @@ class Checkpoint:
         return model.eval()
 
 
+def save_partial(run: Path, facts: Facts, weights: dict[str, Tensor]) -> None:
+    """Write the best epoch so far to `partial.pt`."""
+    _write_checkpoint(run / PARTIAL, facts, weights)
+
+
 def save(run: Path, facts: Facts, weights: dict[str, Tensor]) -> Path:
-    """Write `best.pt` atomically and return its path."""
-    path = run / BEST
-    _write(path, lambda stream: torch.save({"facts": facts.model_dump_json(), "weights": weights}, stream))
-    return path
+    """Write `best.pt`, whose held-out rows must be there already; then remove what it replaces. Returns its path."""
+    _write_checkpoint(run / BEST, facts, weights)
+    for stale in run.glob(HOLDOUT):
+        if stale != _holdout(run, facts.holdout_sha256):
+            stale.unlink()
+    (run / PARTIAL).unlink(missing_ok=True)
+    return run / BEST
 
 
 def load(run: Path) -> Checkpoint:
@@ -89,6 +98,8 @@ def load(run: Path) -> Checkpoint:
     try:
         content = path.read_bytes()
     except OSError as error:
+        if (run / PARTIAL).exists():
+            raise CheckpointError(f"{run} was left before its training had ended: train again") from None
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): give a folder that `python -m training` wrote") from None
     try:
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -100,31 +111,47 @@ def load(run: Path) -> Checkpoint:
     return Checkpoint(facts, weights, hashlib.sha256(content).hexdigest())
 
 
-def save_holdout(run: Path, split: Split) -> None:
-    """Write the test split to `holdout.npz` atomically."""
-    arrays = {**split.inputs, "targets": split.targets}
-    _write(run / HOLDOUT, lambda stream: np.savez_compressed(stream, allow_pickle=False, **arrays))
+def save_holdout(run: Path, split: Split) -> str:
+    """Write the test split and return the file's sha256, under which a checkpoint names it."""
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **split.inputs, targets=split.targets)
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
+    _write(_holdout(run, sha256), content.getvalue())
+    return sha256
 
 
-def load_holdout(run: Path) -> Split:
-    """Read the test split back. Raises CheckpointError where it is missing or torn."""
-    path = run / HOLDOUT
+def load_holdout(run: Path, facts: Facts) -> Split:
+    """Read the test split of a checkpoint. Raises CheckpointError where it is missing, torn or another's."""
+    path = _holdout(run, facts.holdout_sha256)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            inputs = {name: arrays[name] for name in arrays.files}
-            targets = inputs.pop("targets")
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is missing or torn ({error}): train again") from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): train again") from None
+    if hashlib.sha256(content).hexdigest() != facts.holdout_sha256:
+        raise CheckpointError(f"{path} is torn: train again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        inputs = {name: arrays[name] for name in arrays.files}
+    targets = inputs.pop("targets")
     return Split(inputs, targets)
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+def _holdout(run: Path, sha256: str) -> Path:
+    return run / HOLDOUT.replace("*", sha256[:12])
+
+
+def _write_checkpoint(path: Path, facts: Facts, weights: dict[str, Tensor]) -> None:
+    content = io.BytesIO()
+    torch.save({"facts": facts.model_dump_json(), "weights": weights}, content)
+    _write(path, content.getvalue())
+
+
+def _write(path: Path, content: bytes) -> None:
     """Write a file beside `path`, flush it to the disk and rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with part.open("wb") as stream:
-            fill(stream)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

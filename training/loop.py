@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -36,24 +35,24 @@ class Diverged(Exception):
 def fit(config: Config) -> checkpoint.Facts:
     """Train, keep the best epoch by validation metric, judge it on the test split, and leave both in `config.out`.
 
-    The same config gives the same weights on the same machine. Raises DataError, Diverged, or CheckpointError where the run
-    folder already holds something else.
+    The same config gives the same weights on the same machine. A finished run in that folder is replaced only when this one
+    has finished, and kept where `reuse` is set and it is the same. Raises DataError or Diverged.
     """
-    if config.reuse and (finished := _finished(config)):
-        log.info("%s holds this run already: test %s %.4g", config.out, finished.test.name, finished.test.value)  # type: ignore[union-attr]
+    dataset = data.load(config.data)
+    record = _record(config, dataset)
+    if config.reuse and (finished := _finished(config, record)):
+        log.info("%s holds this run already", config.out)
         return finished
 
     torch.manual_seed(config.seed)
     order = torch.Generator().manual_seed(config.seed)
-    dataset = data.load(config.data)
     model = build(config.model, dataset.kind, dataset.task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     per_epoch = math.ceil(len(dataset.train(1)) / config.batch_size)
     steps = config.epochs * per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, config.warmup))
-    record = _record(config, dataset)
     facts: checkpoint.Facts | None = None
-    checkpoint.save_holdout(config.out, dataset.test)
+    record = partial(record, holdout_sha256=checkpoint.save_holdout(config.out, dataset.test))
 
     with _progress() as bar:
         running = bar.add_task(f"{config.out.name}", total=steps, info="")
@@ -83,7 +82,7 @@ def fit(config: Config) -> checkpoint.Facts:
             if facts is None or _better(score, facts.validation):
                 facts = record(epoch=epoch, validation=score, test=None)
                 weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-                checkpoint.save(config.out, facts, weights)
+                checkpoint.save_partial(config.out, facts, weights)
 
             # log
             bar.update(running, info=f"loss {train_loss:.4f}, {score.name} {score.value:.4f}")
@@ -116,8 +115,8 @@ def _better(one: Metric, other: Metric) -> bool:
     return one.value >= other.value if one.better == "higher" else one.value <= other.value
 
 
-def _record(config: Config, dataset: Dataset) -> Callable[..., checkpoint.Facts]:
-    """What every checkpoint of this run says, gathered once; epoch and scores are still to be given."""
+def _record(config: Config, dataset: Dataset) -> partial[checkpoint.Facts]:
+    """What every checkpoint of this run says, gathered once; held-out rows, epoch and scores are still to be given."""
     commit, dirty = lineage.git()
     return partial(
         checkpoint.Facts,
@@ -142,15 +141,15 @@ def _plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _finished(config: Config) -> checkpoint.Facts | None:
-    """The facts of a finished run of this very config, None where the folder holds none."""
+def _finished(config: Config, record: partial[checkpoint.Facts]) -> checkpoint.Facts | None:
+    """The facts of a finished run of this very config on this very data, None where the folder holds none."""
     try:
         facts = checkpoint.load(config.out).facts
-        checkpoint.load_holdout(config.out)
+        checkpoint.load_holdout(config.out, facts)
     except checkpoint.CheckpointError:
         return None
-    same = {**facts.config, "reuse": None} == {**_plain(config), "reuse": None}
-    return facts if same and facts.test is not None else None
+    same = {**facts.config, "reuse": None} == {**record.keywords["config"], "reuse": None}
+    return facts if same and facts.fingerprint == record.keywords["fingerprint"] else None
 
 
 def _progress() -> Progress:

@@ -8,11 +8,13 @@ They stand in the OpenAPI document all the same (`openapi.py`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from typing import Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
@@ -28,6 +30,10 @@ log = logging.getLogger("quartet.api")
 PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^/]+)(?:/versions/([^/]+))?/(predict)")
 JSON = "application/json"
 BINARY = "application/octet-stream"
+LONG_BODY = 64 * 1024  # bytes; decoding as many takes some milliseconds, a thread hop a tenth of one
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Headers = dict[str, str]
 Answer = tuple[bytes, Headers]
@@ -106,7 +112,7 @@ class InferenceFirst:
 
 async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     """The Open Inference Protocol."""
-    request = v2.decode(body, headers.get(v2.HEADER_LENGTH))
+    request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.max_rows)
     outputs = await model.infer(request.inputs)
     content, header_length = v2.encode(request, model.name, model.version, outputs)
     if header_length is None:
@@ -116,10 +122,17 @@ async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
 
 async def predict_instances(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     """Instances in, predictions out."""
-    inputs, top_k = predict.decode(body, model.manifest.signature)
-    outputs = await model.infer(inputs)
     task = model.manifest.task
+    inputs, top_k = await _decoded(body, predict.decode, model.manifest.signature, task, model.max_rows)
+    outputs = await model.infer(inputs)
     return predict.encode(model.name, model.version, task, outputs[task.output], top_k), {"content-type": JSON}
+
+
+async def _decoded(body: bytes, decode: Callable[Concatenate[bytes, P], T], *more: P.args, **options: P.kwargs) -> T:
+    """The decoded body; a long one is decoded in a thread, so that the event loop answers others meanwhile."""
+    if len(body) <= LONG_BODY:
+        return decode(body, *more, **options)
+    return await asyncio.to_thread(decode, body, *more, **options)
 
 
 async def _respond(send: Send, status: int, content: bytes, headers: Headers) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 from modelrepo.tasks import Binary, Multiclass, Regression, Task
 from modelrepo.tensors import Array, Signature, Tensors, TensorSpec
 from service.codec import tensor
-from service.errors import InvalidRequest, Unprocessable
+from service.errors import InvalidRequest, Unprocessable, too_many_rows
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
     """What a caller sends. An instance is one row of the model's input, or an object of rows where there are several."""
 
-    instances: list[msgspec.Raw]
+    instances: msgspec.Raw
     top_k: int | None = None
 
 
@@ -57,27 +57,32 @@ class Response(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(Request)
+_splitter = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
-def decode(body: bytes, signature: Signature) -> tuple[Tensors, int | None]:
-    """The model's inputs, sequences of different lengths padded and masked, and `top_k`. Raises InvalidRequest."""
+def decode(body: bytes, signature: Signature, task: Task, max_rows: int) -> tuple[Tensors, int | None]:
+    """The model's inputs, sequences of different lengths padded and masked, and `top_k`.
+
+    Raises InvalidRequest, Unprocessable for lengths the model does not take, PayloadTooLarge beyond `max_rows` instances.
+    """
     try:
         request = _decoder.decode(body)
+        instances = _splitter.decode(request.instances)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f'the request is not valid: {error}; send {{"instances": [...]}}') from None
     except RecursionError:
         raise InvalidRequest("the request is not valid: it is nested too deeply") from None
-    if not request.instances:
+    if not instances:
         raise InvalidRequest("instances is empty; give at least one")
+    if len(instances) > max_rows:
+        raise too_many_rows(len(instances), max_rows)
+    if request.top_k is not None and isinstance(task, Regression):
+        raise InvalidRequest("top_k is for labels; this model answers values")
     if request.top_k is not None and request.top_k < 1:
         raise InvalidRequest(f"top_k is {request.top_k}; it takes 1 or more")
-    specs = signature.value_inputs
-    rows: dict[str, list[Array]] = {spec.name: [] for spec in specs}
-    for position, instance in enumerate(request.instances):
-        for spec, data in _by_input(position, instance, specs):
-            rows[spec.name].append(_row(position, spec, data))
-    return _stack(signature, rows), request.top_k
+    together = _together(signature, request.instances)
+    return (_one_by_one(signature, instances) if together is None else together), request.top_k
 
 
 def encode(model: str, version: str, task: Task, output: Array, top_k: int | None) -> bytes:
@@ -112,6 +117,41 @@ def predictions(task: Task, output: Array, top_k: int | None) -> Any:
     return [Labels(labels, row) for labels, row in zip(active, ranked, strict=True)]
 
 
+def _together(signature: Signature, instances: msgspec.Raw) -> Tensors | None:
+    """All rows of a model's only input, decoded at once; None where that fails, and `_one_by_one` finds out why."""
+    if len(signature.value_inputs) > 1:
+        return None
+    (spec,) = signature.value_inputs
+    kind, depth = tensor.datatype(spec.dtype), len(spec.shape)
+    try:
+        if signature.length is None:
+            array = tensor.nested(memoryview(instances), kind, depth)
+            return {spec.name: array} if array.shape[1:] == spec.shape[1:] else None
+        if spec.length_axis != 1 or signature.mask is None:
+            return None
+        sequences = tensor.lists(memoryview(instances), kind, depth)
+        steps = tensor.as_array([step for sequence in sequences for step in sequence], kind)
+    except InvalidRequest:
+        return None
+    lengths = np.array([len(sequence) for sequence in sequences])
+    if steps.shape[1:] != spec.shape[2:] or not all(int(length) in signature.length for length in (lengths.min(), lengths.max())):
+        return None
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.zeros((*mask.shape, *steps.shape[1:]), steps.dtype)
+    padded[mask] = steps  # both run through the rows in order
+    return {spec.name: padded, signature.mask.name: mask}
+
+
+def _one_by_one(signature: Signature, instances: list[msgspec.Raw]) -> Tensors:
+    """Rows of any inputs, each checked by itself. Raises InvalidRequest or Unprocessable naming the instance."""
+    specs = signature.value_inputs
+    rows: dict[str, list[Array]] = {spec.name: [] for spec in specs}
+    for position, instance in enumerate(instances):
+        for spec, data in _by_input(position, instance, specs):
+            rows[spec.name].append(_row(position, spec, data))
+    return _stack(signature, rows)
+
+
 def _by_input(position: int, instance: msgspec.Raw, specs: tuple[TensorSpec, ...]) -> Iterator[tuple[TensorSpec, msgspec.Raw]]:
     """An instance's data for each input: the instance itself where there is one input, else the object's values."""
     if memoryview(instance).tobytes()[:1] != b"{":
@@ -119,7 +159,10 @@ def _by_input(position: int, instance: msgspec.Raw, specs: tuple[TensorSpec, ...
             raise InvalidRequest(f"instance {position} must be an object with the keys {', '.join(spec.name for spec in specs)}")
         yield specs[0], instance
         return
-    fields = msgspec.json.decode(instance, type=dict[str, msgspec.Raw])
+    try:
+        fields = msgspec.json.decode(instance, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"instance {position}: {error}") from None
     names = {spec.name for spec in specs}
     if set(fields) != names:
         raise InvalidRequest(f"instance {position} has the keys {sorted(fields)}; it needs {sorted(names)}")

@@ -7,6 +7,7 @@ docs/protocol/extension_binary_data.md). BYTES tensors are arrays of Python byte
 from __future__ import annotations
 
 import math
+import re
 import struct
 from functools import cache
 from typing import Any
@@ -34,6 +35,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 DATATYPES = {dtype.name: name for name, dtype in DTYPES.items()}
 MAX_RANK = 16
+OPENING = re.compile(rb"[\[ \t\r\n]*")
 
 
 def datatype(dtype: np.dtype[Any] | str) -> str:
@@ -75,19 +77,31 @@ def from_json(name: str, kind: str, shape: list[int], data: memoryview) -> Array
 
 def nested(data: memoryview, kind: str, depth: int) -> Array:
     """An array of rank `depth` from JSON lists nested as deep. Raises InvalidRequest, without the tensor's name."""
-    try:
-        values = _decoder(_element(kind), depth).decode(data)
-        array: Array
-        if kind == "BYTES":
-            texts = np.array(values, np.object_)  # lists of uneven length stay lists here
-            array = np.frompyfunc(lambda text: text.encode() if isinstance(text, str) else text, 1, 1)(texts)
-        else:
-            with np.errstate(over="ignore"):  # an overflow shows as an infinity, which JSON cannot have meant
-                array = np.asarray(values, DTYPES[kind])
-    except (msgspec.DecodeError, ValueError, OverflowError) as error:  # ValueError: lists of uneven length
-        raise InvalidRequest(str(error)) from None
+    array = as_array(lists(data, kind, depth), kind)
     if array.ndim != depth:
         raise InvalidRequest("lists of uneven length")
+    return array
+
+
+def lists(data: memoryview, kind: str, depth: int) -> Any:
+    """JSON lists nested `depth` deep, with every element of the datatype's JSON type. Raises InvalidRequest."""
+    try:
+        return _decoder(_element(kind), depth).decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def as_array(values: Any, kind: str) -> Array:
+    """Lists of JSON elements as an array of the datatype. Raises InvalidRequest for a number it cannot hold."""
+    try:
+        if kind == "BYTES":
+            texts = np.array(values, np.object_)  # lists of uneven length stay lists here
+            encoded = np.frompyfunc(lambda text: text.encode() if isinstance(text, str) else text, 1, 1)(texts)
+            return np.asarray(encoded, np.object_)  # of rank 0, it came back as the bytes themselves
+        with np.errstate(over="ignore"):  # an overflow shows as an infinity, which JSON cannot have meant
+            array = np.asarray(values, DTYPES[kind])
+    except (ValueError, OverflowError) as error:  # ValueError: lists of uneven length
+        raise InvalidRequest(str(error)) from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidRequest(f"a number is too large for {kind}")
     return array
@@ -160,15 +174,9 @@ def _bytes_elements(name: str, count: int, data: memoryview) -> Array:
 
 def _depth(data: memoryview) -> int:
     """How many lists the data opens with."""
-    depth = 0
-    for byte in data:
-        if byte == 0x5B:  # [
-            depth += 1
-        elif byte not in b" \t\r\n":
-            break
-        if depth > MAX_RANK:
-            break
-    return depth
+    opening = OPENING.match(data)
+    assert opening is not None  # it matches nothing, too
+    return opening[0].count(b"[")
 
 
 @cache

@@ -14,7 +14,7 @@ import msgspec
 
 from modelrepo.tensors import Array
 from service.codec import tensor
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, too_many_rows
 
 HEADER_LENGTH = "inference-header-content-length"
 Parameters = dict[str, str | int | float | bool]
@@ -69,8 +69,11 @@ class Request:
     binary: bool
 
 
-def decode(body: bytes, header_length: str | None) -> Request:
-    """A request from its body and the value of the header `Inference-Header-Content-Length`. Raises InvalidRequest."""
+def decode(body: bytes, header_length: str | None, max_rows: int) -> Request:
+    """A request from its body and the value of the header `Inference-Header-Content-Length`.
+
+    Raises InvalidRequest, or PayloadTooLarge for a tensor of more than `max_rows` rows.
+    """
     split = _header_length(header_length, len(body))
     try:
         request = _decoder.decode(memoryview(body)[:split])
@@ -83,6 +86,8 @@ def decode(body: bytes, header_length: str | None) -> Request:
     for given in request.inputs:
         if given.name in inputs:
             raise InvalidRequest(f"input {given.name!r} is given twice")
+        if given.shape and given.shape[0] > max_rows:
+            raise too_many_rows(given.shape[0], max_rows)
         size = given.parameters.get("binary_data_size")
         if size is None:
             if not given.data:

@@ -14,6 +14,7 @@ from export.parity import Comparison
 from modelrepo.repository import Repository
 from modelrepo.tasks import Metric
 from runtime import cuda, tensorrt_flavour
+from runtime.session import SessionError
 from training import checkpoint
 
 
@@ -25,6 +26,11 @@ def run(tiny_runs, tmp_path):
 
 def export(run, tmp_path, *options):
     return main([str(run), "--repository", str(tmp_path / "models"), "--tensorrt", "off", *options])
+
+
+def holdout(run):
+    (path,) = run.glob(checkpoint.HOLDOUT)
+    return path
 
 
 def rewrite(run, **changes):
@@ -63,7 +69,7 @@ def test_a_model_under_its_floor_is_refused(run, tmp_path, capsys):
 def test_a_run_that_never_ended_is_refused(run, tmp_path, capsys):
     rewrite(run, test=None)
     assert export(run, tmp_path) == 1
-    assert "was left in epoch" in capsys.readouterr().err
+    assert "training has not ended" in capsys.readouterr().err
 
 
 def test_a_miss_publishes_nothing_and_lists_all(run, tmp_path, capsys, monkeypatch):
@@ -105,8 +111,9 @@ def test_reuse_replaces_a_damaged_version(run, tmp_path, capsys):
         pytest.param(lambda run: (run / "best.pt").unlink(), "best.pt cannot be read", id="no checkpoint"),
         pytest.param(lambda run: (run / "best.pt").write_bytes(b"torn"), "is torn or no Quartet checkpoint", id="torn checkpoint"),
         pytest.param(lambda run: torch.save({"weights": {}}, run / "best.pt"), "no Quartet checkpoint", id="foreign checkpoint"),
-        pytest.param(lambda run: (run / "holdout.npz").unlink(), "holdout.npz is missing or torn", id="no held-out rows"),
-        pytest.param(lambda run: (run / "holdout.npz").write_bytes(b"PK"), "holdout.npz is missing or torn", id="torn rows"),
+        pytest.param(lambda run: (run / "best.pt").rename(run / "partial.pt"), "before its training had ended", id="unfinished"),
+        pytest.param(lambda run: holdout(run).unlink(), "npz cannot be read", id="no held-out rows"),
+        pytest.param(lambda run: holdout(run).write_bytes(b"PK"), "npz is torn", id="torn rows"),
         pytest.param(lambda run: rewrite(run, model={"hidden": [9]}), "weights do not fit its 'mlp' model", id="other shape"),
     ],
 )
@@ -137,7 +144,7 @@ def test_an_engine_that_cannot_be_built_is_left_out_under_auto_and_fatal_by_name
     def refuse(*arguments):
         raise ConversionError("node 'a' (Einsum): not supported")
 
-    monkeypatch.setattr(pipeline, "choose", lambda wanted: ("tensorrt-rtx", "with tensorrt-rtx"))
+    monkeypatch.setattr(pipeline, "choose", lambda wanted: ("tensorrt-rtx", ""))
     monkeypatch.setattr(pipeline, "to_tensorrt", refuse)
     assert export(run, tmp_path, "--tensorrt", "auto") == 0
     assert "node 'a' (Einsum): not supported" in capsys.readouterr().out
@@ -154,6 +161,24 @@ def test_a_name_goes_with_a_single_run(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["../out", "a b", ""])
 def test_a_name_that_is_no_model_name_is_refused(run, tmp_path, name, capsys):
-    if name:
-        assert export(run, tmp_path, "--name", name) == 1
-        assert "is not a model name" in capsys.readouterr().err
+    assert export(run, tmp_path, "--name", name) == 1
+    assert "is not a model name" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(tensorrt_flavour.load("tensorrt-rtx") is None, reason="tensorrt-rtx is not installed")
+def test_reuse_does_not_keep_a_version_without_the_engine_that_would_be_built_now(run, tmp_path):
+    assert export(run, tmp_path) == 0
+    for _ in range(2):
+        assert export(run, tmp_path, "--tensorrt", "tensorrt-rtx", "--reuse") == 0
+        assert Repository(tmp_path / "models").versions("tiny") == [1, 2]
+    assert len(Repository(tmp_path / "models").open("tiny").manifest.artifacts) == 2
+
+
+def test_an_artifact_that_no_device_can_run_is_never_published_as_onnx(run, tmp_path, capsys, monkeypatch):
+    def refuse(*arguments):
+        raise SessionError("out of memory")
+
+    monkeypatch.setattr("export.prove.open_session", refuse)
+    assert export(run, tmp_path) == 1
+    assert "could not be compared with PyTorch, nothing published: not proven on cpu: out of memory" in capsys.readouterr().err
+    assert published(tmp_path) == []

@@ -49,6 +49,9 @@ def test_a_manifest_survives_the_way_through_json(manifest):
         pytest.param(lambda d: d["artifacts"][0].update(precision="int8"), "artifact of precision fp32", id="no fp32"),
         pytest.param(lambda d: d["report"].update(path="model.onnx"), "file paths must differ", id="one file twice"),
         pytest.param(lambda d: d["metric"].update(value=float("nan")), "metric.value", id="not a number"),
+        pytest.param(lambda d: d["metric"].update(value=0.1), "accuracy 0.1 misses its floor, 0.5", id="below its floor"),
+        pytest.param(lambda d: d["parity"][0]["cases"][0].update(max_abs_error=1.0), "differs by 1, more than", id="not equal"),
+        pytest.param(lambda d: d.pop("format_version"), "format_version: this key is missing", id="no format"),
     ],
 )
 def test_every_fault_is_named_by_its_path(manifest, change, message):
@@ -69,7 +72,13 @@ def test_a_manifest_of_a_later_format_says_to_upgrade(manifest):
         Manifest.from_json(changed(manifest, lambda d: d.update(format_version=2)), "m")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])
+def test_a_key_given_twice_is_refused(manifest):
+    text = manifest.to_json().replace('"family"', '"family": "other",\n  "family"', 1)
+    with pytest.raises(ManifestError, match="the key 'family' is there twice"):
+        Manifest.from_json(text, "m")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00", "[" * 100_000])
 def test_what_is_no_manifest_at_all_is_said_to_be_none(text):
     with pytest.raises(ManifestError, match="not JSON|not a valid manifest"):
         Manifest.from_json(text, "m")

@@ -114,6 +114,22 @@ def test_a_file_that_changes_between_staging_and_publish_is_noticed(tmp_path):
             staging.publish(manifest)
 
 
+def test_a_file_that_the_manifest_does_not_name_is_not_published_along(tmp_path):
+    with pytest.raises(CorruptVersion, match=r"holds \['notes.txt'\], which the manifest does not name"):
+        with Repository(tmp_path).stage("double") as staging:
+            micro.write_double(staging.path / "model.onnx")
+            (staging.path / "notes.txt").write_text("")
+            inputs = {"x": np.ones((1, 2), np.float32)}
+            micro.finish(staging, micro.DOUBLE, micro.Multiclass(labels=("a", "b")), inputs, micro.double(inputs))
+    assert Repository(tmp_path).models() == []
+
+
+def test_a_stray_file_with_a_number_for_a_name_is_stepped_over(tmp_path):
+    (tmp_path / "double").mkdir()
+    (tmp_path / "double/1").write_text("")
+    assert micro.publish_double(tmp_path) == 2
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "goldens.npz", "report.json"])
 @pytest.mark.parametrize("damage", ["altered", "cut", "gone"])
 def test_a_damaged_file_is_named(tmp_path, name, damage):

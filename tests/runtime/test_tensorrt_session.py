@@ -6,7 +6,9 @@ What needs a GPU carries the `gpu` marker.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -42,7 +44,7 @@ def attributes_of(path: Path, owner: str) -> set[str]:
     return {
         node.attr
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == owner
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in (owner, f"self._{owner}")
     }
 
 
@@ -64,6 +66,7 @@ def test_every_tensorrt_name_we_use_exists_in_the_flavour(flavour):
     assert [name for name in used - {"ComputeCapability"} if not hasattr(trt, name)] == []
     calls = {
         "IExecutionContext": attributes_of(ROOT / "runtime/tensorrt_session.py", "context"),
+        "Runtime": attributes_of(ROOT / "runtime/tensorrt_session.py", "runtime"),
         "ICudaEngine": attributes_of(ROOT / "runtime/tensorrt_session.py", "engine"),
         "IBuilderConfig": attributes_of(ROOT / "export/to_tensorrt.py", "config")
         - {"num_compute_capabilities", "set_compute_capability"},
@@ -111,6 +114,60 @@ def test_a_batch_finds_the_first_profile_that_covers_it():
     assert session._fitting_profile({"x": np.ones((5, 2))}) == 1
     with pytest.raises(tensorrt_session.SessionError, match=r"no profile of the engine covers \{'x': \[9, 2\]\}"):
         session._fitting_profile({"x": np.ones((9, 2))})
+
+
+class FakeCuda:
+    """Counts what is held; the allocation after `allowed` others fails, as on a full GPU."""
+
+    def __init__(self, allowed):
+        self.allowed, self.held = allowed, []
+
+    def __getattr__(self, name):
+        if name in ("cudaError_t", "cudaStreamNonBlocking", "cudaEventDisableTiming", "cudaEventBlockingSync"):
+            return mock.MagicMock(cudaSuccess=0, __or__=lambda *_: 0)
+        if name == "cudaGetErrorName":
+            return lambda status: (0, b"cudaErrorMemoryAllocation")
+
+        def call(*arguments):
+            kind = re.sub("^cuda(Malloc|Free)?|(Create.*|Destroy)$", "", name)
+            if name.startswith("cudaFree") or name.endswith("Destroy"):
+                self.held.remove(kind)
+            elif "Malloc" in name or "Create" in name:
+                if len(self.held) == self.allowed:
+                    return (2,)
+                self.held.append(kind)
+            return (0, 1)
+
+        return call
+
+
+def on_fake_cuda(monkeypatch, allowed):
+    fake = FakeCuda(allowed)
+    monkeypatch.setattr(cuda, "cudart", fake)
+    monkeypatch.setattr(cuda, "utils", mock.MagicMock(), raising=False)
+    monkeypatch.setattr(tensorrt_session, "_require", lambda artifact: None)
+    monkeypatch.setattr(tensorrt_session, "_deserialize", lambda *arguments: (None, mock.MagicMock()))
+    monkeypatch.setattr(tensorrt_session, "_compare", lambda *arguments: None)
+    return fake
+
+
+@pytest.mark.parametrize("allowed", range(6))
+def test_a_session_that_finds_the_gpu_full_gives_back_what_it_had_taken(monkeypatch, tmp_path, allowed):
+    fake = on_fake_cuda(monkeypatch, allowed)
+    with pytest.raises(tensorrt_session.SessionError, match="cudaErrorMemoryAllocation"):
+        open_session(tmp_path, artifact(), micro.DOUBLE)
+    assert fake.held == []
+
+
+def test_a_closed_session_gives_back_all_it_took(monkeypatch, tmp_path):
+    fake = on_fake_cuda(monkeypatch, allowed=100)
+    session = open_session(tmp_path, artifact(), micro.DOUBLE)
+    assert len(fake.held) == 6, "stream, event, and host and device memory of input and output"
+    session.close()
+    session.close()
+    assert fake.held == []
+    with pytest.raises(tensorrt_session.SessionError, match="closed"):
+        session.run({"x": np.ones((1, 2), np.float32)})
 
 
 def test_no_gpu_is_reported_as_none_not_as_a_crash(monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching import Batcher, BatchFacts, Work, form, merge, padding, split
-from service.errors import QueueFull, Unavailable
+from service.errors import PayloadTooLarge, QueueFull, Unavailable
 from tests import micro
 
 
@@ -76,33 +76,24 @@ def run(scenario, **options) -> Bench:
     return asyncio.run(main())
 
 
-def work(rows: int, length: int | None = None, done: bool = False) -> Work:
-    future = asyncio.Future(loop=asyncio.new_event_loop())
-    future.get_loop().close()
-    if done:
-        future = _Done()
+def work(rows: int, given_up: bool = False) -> Work:
+    """Rows without a caller: forming, merging and splitting never look at the answer."""
     x = np.random.default_rng(rows).random((rows, 2)).astype(np.float32)
-    return Work({"x": x}, rows, length, future)
-
-
-class _Done:
-    def done(self) -> bool:
-        return True
+    return Work({"x": x}, rows, None, answer=None, queued=not given_up)
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.booleans()), max_size=30))
 def test_forming_keeps_order_respects_the_limit_and_loses_nothing(given_):
-    works = [work(rows, done=done) for rows, done in given_]
+    works = [work(rows, given_up) for rows, given_up in given_]
     queue = deque(works)
-    formed, dropped = [], 0
+    formed = []
     while queue:
-        batch, gone = form(queue, 8)
-        dropped += gone
+        batch = form(queue, 8)
         assert batch or not queue
         assert sum(item.rows for item in batch) <= 8
         formed += batch
-    assert formed == [item for item, (_, done) in zip(works, given_, strict=True) if not done]
-    assert dropped == sum(rows for rows, done in given_ if done)
+    assert formed == [item for item, (_, given_up) in zip(works, given_, strict=True) if not given_up]
+    assert not any(item.queued for item in works)
 
 
 @given(st.lists(st.integers(1, 8), min_size=1, max_size=8))
@@ -121,7 +112,7 @@ def test_sequences_of_any_lengths_get_the_answers_they_get_alone(requests, rando
         mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
         sequence = np.array([[[random.random()] for _ in range(max(lengths))] for _ in lengths], np.float32)
         inputs = {"sequence": sequence * mask[:, :, None], "mask": mask}
-        works.append(Work(inputs, len(lengths), max(lengths), _Done()))
+        works.append(Work(inputs, len(lengths), max(lengths), answer=None))
         alone.append(micro.mean(inputs)["values"])
     merged = merge(micro.MEAN, works)
     assert merged["mask"].shape[1] in micro.LENGTH.buckets()
@@ -227,6 +218,49 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back():
         assert await bench.ask(8, 9) == [16, 18], "room again"
 
     run(scenario, max_queue_rows=4)
+
+
+def test_rows_given_up_make_room_in_the_queue_at_once():
+    async def scenario(bench):
+        first = await bench.held()
+        waiting = [bench.ask_soon(1, 2), bench.ask_soon(3, 4)]
+        await asyncio.sleep(0)
+        for request in waiting:
+            request.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert bench.batcher.waiting_rows == 0
+        another = bench.ask_soon(5, 6, 7, 8)
+        await asyncio.sleep(0)
+        bench.session.gate.set()
+        assert await another == [10, 12, 14, 16]
+        await first
+
+    bench = run(scenario, max_queue_rows=4)
+    assert bench.abandoned == [2, 2]
+
+
+def test_a_request_that_no_queue_would_hold_is_told_to_split_not_to_retry():
+    async def scenario(bench):
+        with pytest.raises(PayloadTooLarge, match="the request has 5 rows; at most 4 are taken at once"):
+            await bench.ask(1, 2, 3, 4, 5)
+
+    run(scenario, max_queue_rows=4)
+
+
+def test_when_one_part_of_a_long_request_fails_its_other_parts_do_not_run():
+    async def scenario(bench):
+        first = await bench.held()
+        values = [Session.POISON] * 8 + [1.0] * 16
+        long = bench.ask_soon(*values)
+        await asyncio.sleep(0)
+        bench.session.gate.set()
+        with pytest.raises(ValueError, match="poison"):
+            await long
+        await first
+        assert bench.batcher.waiting_rows == 0
+        assert await bench.ask(4) == [8]
+
+    run(scenario)
 
 
 def test_draining_answers_what_was_accepted_and_refuses_the_rest():

@@ -17,6 +17,7 @@ from training import checkpoint, loop, tasks
 from training.__main__ import main
 from training.checkpoint import CheckpointError
 from training.config import PRESETS, Config, learning_rate
+from training.data.dataset import Dataset
 from training.models import MLPConfig
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def test_another_seed_gives_other_weights(tiny, tmp_path):
 def test_a_checkpoint_rebuilds_its_model_by_itself(tiny):
     facts = loop.fit(tiny)
     saved = checkpoint.load(tiny.out)
-    holdout = checkpoint.load_holdout(tiny.out)
+    holdout = checkpoint.load_holdout(tiny.out, saved.facts)
     score = tasks.metric(saved.facts.task, loop.predict(saved.model(), holdout), holdout.targets)
     assert score.value == facts.test.value
     assert saved.facts == facts
@@ -63,14 +64,35 @@ def test_the_best_epoch_is_kept_not_the_last(tiny, monkeypatch):
     assert loop.fit(tiny).epoch == 1
 
 
-def test_a_killed_run_leaves_a_whole_checkpoint_that_says_it_is_unfinished(tmp_path):
-    command = [sys.executable, "-u", "-m", "training", "mlp", "--data", "spirals", "--out", str(tmp_path / "run")]
+def test_a_killed_run_leaves_the_finished_one_before_it_whole(tiny):
+    facts = loop.fit(tiny)
+    before = files(tiny.out)
+    command = [sys.executable, "-u", "-m", "training", "mlp", "--data", "spirals", "--out", str(tiny.out)]
     with subprocess.Popen([*command, "--epochs", "100000"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert any("epoch 3/" in line for line in process.stdout)
         process.kill()
-    saved = checkpoint.load(tmp_path / "run")
-    assert saved.facts.test is None
-    saved.model()
+    assert before.items() <= files(tiny.out).items()
+    assert (tiny.out / "partial.pt").exists()
+    assert checkpoint.load(tiny.out).facts == facts
+    assert len(checkpoint.load_holdout(tiny.out, facts)) == 1500
+
+
+def test_a_finished_run_leaves_nothing_of_the_one_it_replaces(tiny):
+    loop.fit(tiny)
+    (tiny.out / "partial.pt").write_bytes(b"of a killed run")
+    (tiny.out / "holdout-0123456789ab.npz").write_bytes(b"of other data")
+    loop.fit(tiny)
+    assert [name.split("-")[0] for name in sorted(files(tiny.out))] == ["best.pt", "holdout"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_reuse_does_not_keep_a_run_on_other_data(tiny, monkeypatch):
+    loop.fit(tiny)
+    monkeypatch.setattr(Dataset, "fingerprint", lambda dataset: "0" * 64)
+    assert loop.fit(dataclasses.replace(tiny, reuse=True)).fingerprint == "0" * 64
 
 
 def test_reuse_keeps_a_finished_run_of_the_same_config_only(tiny, monkeypatch):
@@ -81,7 +103,7 @@ def test_reuse_keeps_a_finished_run_of_the_same_config_only(tiny, monkeypatch):
         assert loop.fit(again) == facts
     assert loop.fit(dataclasses.replace(again, seed=7)).seed == 7
     (tiny.out / "best.pt").write_bytes(b"torn")
-    assert loop.fit(again).test is not None
+    assert loop.fit(again).seed == 0
 
 
 def test_a_loss_that_is_no_number_says_what_to_lower(tiny):
@@ -184,12 +206,11 @@ def test_saving_replaces_the_old_checkpoint_only_when_the_new_one_is_whole(tiny,
     facts = loop.fit(tiny)
     before = (tiny.out / "best.pt").read_bytes()
 
-    def half(content, stream):
-        stream.write(b"half")
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tiny.out, facts, {})
     assert (tiny.out / "best.pt").read_bytes() == before
-    assert sorted(path.name for path in tiny.out.iterdir()) == ["best.pt", "holdout.npz"]
+    assert not list(tiny.out.glob(".*"))

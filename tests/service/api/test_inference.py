@@ -5,9 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+
+from service.api.inference import LONG_BODY
 
 X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 INFER = "/v2/models/double/infer"
@@ -163,14 +165,45 @@ def test_another_method_is_405_and_says_which(serve, path):
     serve(scenario)
 
 
-def test_more_rows_than_the_queue_holds_is_429_with_retry_after(serve):
+def test_more_rows_than_a_queue_ever_holds_is_413_because_no_retry_would_help(serve):
     async def scenario(client):
-        request = {"inputs": [{**X, "shape": [5, 2], "data": list(range(10))}]}
-        response = await client.post(INFER, json=request)
-        assert response.status_code == 429
-        assert int(response.headers["retry-after"]) >= 1
+        for path, request in (
+            (INFER, {"inputs": [{**X, "shape": [5, 2], "data": list(range(10))}]}),
+            (PREDICT, {"instances": [[1, 2]] * 5}),
+        ):
+            response = await client.post(path, json=request)
+            assert response.status_code == 413
+            assert "5 rows; at most 4 are taken at once" in response.json()["error"]
 
     serve(scenario, max_queue_rows=4)
+
+
+def test_a_full_queue_is_429_with_retry_after(serve):
+    async def scenario(client):
+        # All arrive in one turn of the loop, before the first batch is formed.
+        responses = await asyncio.gather(*(client.post(PREDICT, json={"instances": [[1, 2]] * 3}) for _ in range(20)))
+        statuses = {response.status_code for response in responses}
+        assert statuses == {200, 429}
+        refused = next(response for response in responses if response.status_code == 429)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "rows are waiting" in refused.json()["error"]
+
+    serve(scenario, max_queue_rows=4)
+
+
+def test_a_long_body_is_decoded_aside_while_others_are_answered(serve):
+    async def scenario(client):
+        body = json.dumps({"instances": [[float(n), 0.25] for n in range(60_000)]}).encode()
+        assert len(body) > LONG_BODY
+        long = asyncio.ensure_future(client.post(PREDICT, content=body))
+        short = await client.post(PREDICT, json={"instances": [[1, 2]]})
+        assert short.status_code == 200
+        assert not long.done()
+        answer = await long
+        assert answer.status_code == 200
+        assert len(answer.json()["predictions"]) == 60_000
+
+    serve(scenario, max_queue_rows=100_000)
 
 
 def test_while_draining_every_interface_is_503(serve):
@@ -228,8 +261,16 @@ almost_requests = st.fixed_dictionaries(
     },
     optional={"id": json_values, "parameters": json_values, "outputs": json_values, "instances": json_values},
 )
+spliced = st.tuples(
+    st.sampled_from(
+        [b'{"instances":[', b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[', b'{"instances":[{"x":']
+    ),
+    st.binary(max_size=6) | st.sampled_from([b'{"\xff":1}', b'"\xed\xa0\x80"', b"1e400", b"-0", b"9" * 400, b"[[[["]),
+    st.sampled_from([b"]}", b"]}]}", b"}]}", b""]),
+)
 bodies = (
     st.binary(max_size=100)
+    | spliced.map(b"".join)
     | almost_requests.map(lambda value: json.dumps(value).encode())
     | st.fixed_dictionaries({"instances": json_values}, optional={"top_k": json_values}).map(
         lambda value: json.dumps(value).encode()
@@ -242,6 +283,8 @@ def test_garbage_never_gives_a_5xx(serve):
         loop = asyncio.get_running_loop()
 
         @hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @example(PREDICT, b'{"instances":[{"\xff":1}]}', None)
+        @example(INFER, b'{"inputs":[{"name":"x","shape":[],"datatype":"BYTES","data":"abc"}]}', None)
         @given(
             st.sampled_from([INFER, PREDICT, "/v2/models/mean/infer", "/models/mean/predict"]),
             bodies,

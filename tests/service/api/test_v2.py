@@ -98,7 +98,8 @@ def test_the_documentation_page_needs_no_other_server(serve):
 def test_copy_paste_calls_name_the_shortest_example(serve):
     async def scenario(client):
         text = examples.copy_paste_calls(client.app.registry.models(), "http://127.0.0.1:8000")
-        assert "curl -s http://127.0.0.1:8000/models/" in text
+        assert "curl -s http://127.0.0.1:8000/models/mean/predict" in text
+        assert "double" not in text
         assert "tritonclient.http" in text
         assert "http://127.0.0.1:8000/docs" in text
 

@@ -4,16 +4,20 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelrepo.tasks import Binary, Multiclass, Multilabel, Regression
 from modelrepo.tensors import Signature, TensorSpec
 from service.codec import predict
-from service.errors import InvalidRequest, Unprocessable
+from service.errors import InvalidRequest, PayloadTooLarge, Unprocessable
 from tests import micro
 
+LABELS = Multiclass(labels=("a", "b"))
 
-def decode(signature, **request):
-    return predict.decode(json.dumps(request).encode(), signature)
+
+def decode(signature, task=LABELS, **request):
+    return predict.decode(json.dumps(request).encode(), signature, task, max_rows=100)
 
 
 def answers(task, output, top_k=None):
@@ -68,7 +72,32 @@ def test_a_request_that_cannot_be_read_names_the_instance(signature, request_, e
 @pytest.mark.parametrize("body", [b"", b"null", b"[", b'{"instances": [' + b"[" * 50_000, b"\xff\xfe"])
 def test_a_body_that_is_no_request_is_invalid(body):
     with pytest.raises(InvalidRequest, match="the request is not valid"):
-        predict.decode(body, micro.DOUBLE)
+        predict.decode(body, micro.DOUBLE, LABELS, 100)
+
+
+def test_bytes_that_are_no_text_are_invalid_wherever_they_stand():
+    for body in (b'{"instances":[{"\xff":1}]}', b'{"instances":["\xff"]}', b'{"\xff":1}', b'{"instances":[[1,"\xff"]]}'):
+        with pytest.raises(InvalidRequest):
+            predict.decode(body, micro.DOUBLE, LABELS, 100)
+
+
+def test_more_instances_than_are_taken_at_once_are_refused():
+    with pytest.raises(PayloadTooLarge, match="the request has 101 rows; at most 100 are taken at once"):
+        decode(micro.DOUBLE, instances=["never read"] * 101)
+
+
+def test_labels_are_not_limited_where_there_are_none():
+    with pytest.raises(InvalidRequest, match="top_k is for labels; this model answers values"):
+        decode(micro.MEAN, Regression(targets=("mean",)), instances=[[[1]]], top_k=1)
+
+
+@given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32).map(lambda x: [x]), min_size=1, max_size=12), min_size=1, max_size=8))
+def test_rows_decoded_together_are_the_rows_decoded_one_by_one(instances):
+    together, _ = decode(micro.MEAN, instances=instances)
+    alone, _ = decode(micro.MEAN, instances=[{"sequence": instance} for instance in instances])
+    for name in ("sequence", "mask"):
+        np.testing.assert_array_equal(together[name], alone[name])
+        assert together[name].dtype == alone[name].dtype
 
 
 def test_several_inputs_need_objects():

@@ -54,6 +54,11 @@ def test_every_datatype_survives_json(kind, form):
     check()
 
 
+def test_a_scalar_is_a_tensor_of_rank_0():
+    assert tensor.from_json("x", "FP32", [], memoryview(b" 5")).shape == ()
+    assert tensor.from_json("x", "BYTES", [], memoryview(b'"abc"')).tolist() == b"abc"
+
+
 def test_fp16_has_no_json_form_in_either_direction():
     with pytest.raises(InvalidRequest, match="'x' is FP16, which JSON does not carry: send it as binary data"):
         tensor.from_json("x", "FP16", [1], memoryview(b"[1]"))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.codec import v2
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, PayloadTooLarge
 
 X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 BINARY_X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
@@ -18,6 +18,10 @@ EIGHT = np.array([[1, 2]], np.float32).tobytes()
 def body(*tail: bytes, **request) -> tuple[bytes, str]:
     header = json.dumps(request).encode()
     return b"".join((header, *tail)), str(len(header))
+
+
+def decode(content: bytes, header: str | None, max_rows: int = 100) -> v2.Request:
+    return v2.decode(content, header, max_rows)
 
 
 def test_json_and_binary_inputs_may_be_mixed_in_any_order():
@@ -30,7 +34,7 @@ def test_json_and_binary_inputs_may_be_mixed_in_any_order():
             {"name": "z", "shape": [2], "datatype": "BOOL", "parameters": {"binary_data_size": 2}},
         ],
     )
-    inputs = v2.decode(content, header).inputs
+    inputs = decode(content, header).inputs
     assert {name: array.tolist() for name, array in inputs.items()} == {"x": [[1, 2]], "y": [[1, 2]], "z": [True, False]}
 
 
@@ -61,34 +65,39 @@ def test_json_and_binary_inputs_may_be_mixed_in_any_order():
 def test_a_request_outside_the_protocol_says_what_is_wrong(request_, tail, message):
     content, header = body(tail, **request_)
     with pytest.raises(InvalidRequest, match=message):
-        v2.decode(content, header)
+        decode(content, header)
 
 
 @pytest.mark.parametrize("header", ["", "-1", "0", "1e3", "+5", "1_0", "٣", "99999", " 5", "9" * 40])
 def test_a_header_length_that_is_no_length_of_this_body_is_refused(header):
     with pytest.raises(InvalidRequest, match="Inference-Header-Content-Length is"):
-        v2.decode(body(inputs=[X])[0], header)
+        decode(body(inputs=[X])[0], header)
 
 
 def test_binary_inputs_need_the_header():
     with pytest.raises(InvalidRequest, match="needs the header Inference-Header-Content-Length"):
-        v2.decode(body(inputs=[BINARY_X])[0], None)
+        decode(body(inputs=[BINARY_X])[0], None)
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"inputs":[', b'{"inputs":[{"data":' + b"["])
 def test_deep_nesting_is_refused_not_fatal(opening):
     with pytest.raises(InvalidRequest):
-        v2.decode(opening * 100_000, None)
+        decode(opening * 100_000, None)
 
 
 @given(st.binary(max_size=200), st.none() | st.text(max_size=5))
 def test_garbage_never_raises_anything_but_an_invalid_request(content, header):
     with pytest.raises(InvalidRequest):
-        v2.decode(content, header)
+        decode(content, header)
+
+
+def test_more_rows_than_are_taken_at_once_are_refused_before_they_are_decoded():
+    with pytest.raises(PayloadTooLarge, match="the request has 101 rows; at most 100 are taken at once"):
+        decode(body(inputs=[{**X, "shape": [101, 2], "data": ["never", "read"]}])[0], None)
 
 
 def decoded(**request) -> v2.Request:
-    return v2.decode(body(inputs=[X], **request)[0], None)
+    return decode(body(inputs=[X], **request)[0], None)
 
 
 OUTPUTS = {"a": np.array([[1.5]], np.float32), "b": np.array([[2]], np.int64)}
