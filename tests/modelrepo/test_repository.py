@@ -115,11 +115,11 @@ def test_a_file_that_changes_between_staging_and_publish_is_noticed(tmp_path):
 
 
 def test_a_file_that_the_manifest_does_not_name_is_not_published_along(tmp_path):
-    with pytest.raises(CorruptVersion, match=r"holds \['notes.txt'\], which the manifest does not name"):
-        with Repository(tmp_path).stage("double") as staging:
-            micro.write_double(staging.path / "model.onnx")
-            (staging.path / "notes.txt").write_text("")
-            inputs = {"x": np.ones((1, 2), np.float32)}
+    inputs = {"x": np.ones((1, 2), np.float32)}
+    with Repository(tmp_path).stage("double") as staging:
+        micro.write_double(staging.path / "model.onnx")
+        (staging.path / "notes.txt").write_text("")
+        with pytest.raises(CorruptVersion, match=r"holds \['notes.txt'\], which the manifest does not name"):
             micro.finish(staging, micro.DOUBLE, micro.Multiclass(labels=("a", "b")), inputs, micro.double(inputs))
     assert Repository(tmp_path).models() == []
 
