@@ -149,7 +149,8 @@ class Repository:
         try:
             text = (path / MANIFEST).read_bytes()
         except OSError as error:
-            raise ManifestError(f"{path / MANIFEST} cannot be read ({error.strerror}): export the model again") from None
+            remedy = "export the model again" if isinstance(error, FileNotFoundError) else "let the user who runs this read it"
+            raise ManifestError(f"{path / MANIFEST} cannot be read ({error.strerror}): {remedy}") from None
         manifest = Manifest.from_json(text, str(path / MANIFEST))
         verify(path, manifest)
         return ModelVersion(name, chosen, path, manifest)
@@ -203,6 +204,8 @@ def _versions(model: Path) -> list[int]:
         return sorted(int(entry.name) for entry in os.scandir(model) if VERSION.fullmatch(entry.name) and entry.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise RepositoryError(f"{model} cannot be read ({error.strerror}): let the user who runs this read it") from None
 
 
 def _locked_folder(model: Path) -> tuple[Path, int]:

@@ -14,6 +14,7 @@ from service import settings
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
 from service.app import create_app
+from service.protocol import Protocol
 from service.settings import Settings, SettingsError
 
 
@@ -24,6 +25,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Protocol,
+                ws="none",
                 lifespan="off",  # entered below, where an error can end the process with a message instead of a traceback
                 access_log=False,
                 server_header=False,
@@ -92,6 +95,8 @@ def main(arguments: list[str]) -> int:
     except QuartetError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # while loading; once it serves, the server takes the signal itself
+        return 130
     return 0
 
 

@@ -76,7 +76,7 @@ def _from_framework(request: Request, error: Exception) -> Exception:
         case RequestValidationError():
             return InvalidRequest("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
         case HTTPException(status_code=404):
-            return UnknownModel("no such path; /docs lists them all")
+            return UnknownModel("no such path; see /docs")
         case HTTPException(status_code=405):
             return MethodNotAllowed(request.method, (error.headers or {}).get("Allow", "GET"))
     return error

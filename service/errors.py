@@ -8,7 +8,7 @@
     ├── UnsupportedMediaType       415  a content encoding the server does not decode
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
     ├── QueueFull                  429  too many rows are waiting; Retry-After says when to come back
-    └── Unavailable                503  starting, draining, or the model is not loaded
+    └── Unavailable                503  shutting down
 
 The body is always `{"error": "<message>"}`, as the Open Inference Protocol has it. What is not foreseen here becomes an
 opaque 500, with the traceback in the log only.

@@ -142,9 +142,9 @@ class Registry:
         return [self._models[name] for name in sorted(self._models)]
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
-        """A served model. Raises UnknownModel, and Unavailable before start-up has ended or while draining."""
+        """A served model. Raises UnknownModel, and Unavailable before start-up has ended or while shutting down."""
         if not self.ready:
-            raise Unavailable("the server is starting or shutting down: try another instance")
+            raise Unavailable("the server is shutting down: send the request to another instance")
         model = self._models.get(name)
         if model is None:
             raise UnknownModel(f"no model {name!r}; served are {', '.join(sorted(self._models))}")

@@ -27,6 +27,7 @@ THIRD_PARTY = {
         "pydantic_settings",
         "fastapi",
         "fastapi_offline",
+        "httptools",
         "starlette",
         "uvicorn",
         "msgspec",

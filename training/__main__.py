@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--data", default="")
     known, _ = peek.parse_known_args(arguments[1:])
-    default = preset(family, known.data or tyro.MISSING, Path("runs") / f"{known.data}-{family}")
+    default = preset(family, known.data or tyro.MISSING, Path("runs") / f"{known.data or 'DATA'}-{family}")
     try:
         config = tyro.cli(
             Config,

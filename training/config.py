@@ -17,7 +17,7 @@ class Config:
     data: str
     """Name of a built-in data set: spirals, digits, adding or recall."""
     out: Path
-    """Folder of the run: checkpoint, held-out rows and log go there."""
+    """Folder of the run: checkpoint and held-out rows go there."""
     model: ModelConfig
     """The network."""
     epochs: int = 20

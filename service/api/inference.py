@@ -20,8 +20,8 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import errors
-from service.codec import predict, v2
-from service.errors import MethodNotAllowed, PayloadTooLarge, ServiceError, UnsupportedMediaType
+from service.codec import predict, tensor, v2
+from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable, UnsupportedMediaType
 from service.metrics import Metrics
 from service.registry import Registry, ServedModel
 
@@ -62,6 +62,8 @@ class InferenceFirst:
         """Answer one request, or hand it on."""
         match = PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if match is None:
+            if scope.get("method") == "HEAD":  # answered as a GET, whose body the server leaves out
+                scope = {**scope, "method": "GET"}
             await self.rest(scope, receive, send)
             return
         started = time.perf_counter()
@@ -78,6 +80,10 @@ class InferenceFirst:
             content, answer_headers = await self._interfaces[interface](model, body, headers)
         except ClientGone:
             return
+        except asyncio.CancelledError:  # the time for draining is over
+            log.warning("%s %s was given up while shutting down", interface, name)
+            late = Unavailable("the server shut down before it could answer: send the request to another instance")
+            status, content, answer_headers = late.status, errors.body(late), {"content-type": JSON}
         except Exception as error:  # the last line of defence: a caller gets an answer, never a stack trace
             failure = errors.translate(error)
             if failure is not error and type(failure) is ServiceError:
@@ -91,10 +97,10 @@ class InferenceFirst:
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body. Raises PayloadTooLarge as soon as it is known to be, UnsupportedMediaType for encoded bodies."""
         limit = self._max_body_bytes
-        if encoding := headers.get("content-encoding"):
+        if (encoding := headers.get("content-encoding", "identity")) != "identity":
             raise UnsupportedMediaType(f"content encoding {encoding!r} is not decoded here: send the body as it is")
-        announced = headers.get("content-length", "0")
-        if int(announced) > limit:  # the HTTP parser lets only digits through
+        announced = headers.get("content-length", "").lstrip("0") or "0"  # the HTTP parser lets only digits through
+        if len(announced) > len(str(limit)) or int(announced) > limit:
             raise PayloadTooLarge(f"the body has {announced} bytes; at most {limit} are read: send fewer rows at a time")
         chunks: list[bytes] = []
         size = 0
@@ -113,6 +119,11 @@ class InferenceFirst:
 async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     """The Open Inference Protocol."""
     request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.max_rows)
+    for spec in model.manifest.signature.inputs:
+        given = request.inputs.get(spec.name)
+        if given is not None and given.dtype.name != spec.dtype:
+            found, expected = tensor.datatype(given.dtype), tensor.datatype(spec.dtype)
+            raise InvalidRequest(f"input {spec.name!r} has datatype {found}; the model takes {expected}")
     outputs = await model.infer(request.inputs)
     content, header_length = v2.encode(request, model.name, model.version, outputs)
     if header_length is None:

@@ -21,8 +21,11 @@ ERRORS = {
     "413": "The body is too long",
     "422": "The model cannot take these values",
     "429": "Too many rows are waiting; see Retry-After",
-    "503": "Starting or shutting down",
+    "503": "Shutting down",
 }
+
+
+ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 
 
 def install(app: FastAPI, registry: Registry) -> None:
@@ -43,9 +46,11 @@ def install(app: FastAPI, registry: Registry) -> None:
 
 def _own_errors(described: Schema) -> None:
     """FastAPI announces its own 422 body for every parameter; ours is `{"error": …}`, and 400."""
-    for path in described["paths"].values():
+    for name, path in described["paths"].items():
         for operation in path.values():
             operation["responses"].pop("422", None)
+            for status in ("404", "503") if "{model}" in name else ("503",) if name.endswith("/ready") else ():
+                operation["responses"][status] = {"description": ERRORS[status], "content": ERROR}
     for name in ("HTTPValidationError", "ValidationError"):
         described["components"]["schemas"].pop(name, None)
 
@@ -114,7 +119,7 @@ def _infer(model: ServedModel) -> Schema:
                 "type": "array",
                 "items": {
                     "type": "object",
-                    "properties": {"name": {"type": "string"}, "parameters": parameters},
+                    "properties": {"name": {"enum": [spec.name for spec in signature.outputs]}, "parameters": parameters},
                     "required": ["name"],
                 },
             },
@@ -136,7 +141,6 @@ def _infer(model: ServedModel) -> Schema:
 
 
 def _operation(model: ServedModel, verb: str, summary: str, request: Schema, response: Schema) -> Schema:
-    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {
         "tags": [model.name],
         "summary": summary,
@@ -144,7 +148,7 @@ def _operation(model: ServedModel, verb: str, summary: str, request: Schema, res
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
         "responses": {
             "200": {"description": "The answer", "content": {"application/json": {"schema": response}}},
-            **{status: {"description": reason, "content": error} for status, reason in ERRORS.items()},
+            **{status: {"description": reason, "content": ERROR} for status, reason in ERRORS.items()},
         },
     }
 

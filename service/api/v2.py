@@ -88,9 +88,9 @@ def router(registry: Registry) -> APIRouter:
 
     @api.get("/v2/health/ready")
     async def ready() -> Ready:
-        """Whether every model is loaded, warmed and proven; 503 while starting or draining."""
+        """Whether every model is loaded, warmed and proven; 503 while shutting down."""
         if not registry.ready:
-            raise Unavailable("the server is starting or shutting down")
+            raise Unavailable("the server is shutting down")
         return Ready()
 
     @api.get("/v2/models")

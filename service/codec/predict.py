@@ -172,9 +172,11 @@ def _by_input(position: int, instance: msgspec.Raw, specs: tuple[TensorSpec, ...
 
 def _row(position: int, spec: TensorSpec, data: msgspec.Raw) -> Array:
     """One row of one input, nested like its shape; the length of a sequence is what is there."""
-    depth = len(spec.shape) - 1
+    kind, depth = tensor.datatype(spec.dtype), len(spec.shape) - 1
     try:
-        array = tensor.nested(memoryview(data), tensor.datatype(spec.dtype), depth)
+        if spec.length_axis == 1 and tensor.lists(memoryview(data), kind, depth) == []:
+            return np.zeros(spec.shape_at(1, 0)[1:], spec.dtype)  # a length that `_stack` will name
+        array = tensor.nested(memoryview(data), kind, depth)
     except InvalidRequest as error:
         raise InvalidRequest(f"instance {position}, {spec.name!r}: {error}; expected {_describe(spec)}") from None
     fixed = [(size, dim) for size, dim in zip(array.shape, spec.shape[1:], strict=True) if isinstance(dim, int)]

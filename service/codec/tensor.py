@@ -100,7 +100,9 @@ def as_array(values: Any, kind: str) -> Array:
             return np.asarray(encoded, np.object_)  # of rank 0, it came back as the bytes themselves
         with np.errstate(over="ignore"):  # an overflow shows as an infinity, which JSON cannot have meant
             array = np.asarray(values, DTYPES[kind])
-    except (ValueError, OverflowError) as error:  # ValueError: lists of uneven length
+    except OverflowError:
+        raise InvalidRequest(f"a number does not fit {kind}") from None
+    except ValueError as error:  # lists of uneven length
         raise InvalidRequest(str(error)) from None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InvalidRequest(f"a number is too large for {kind}")

@@ -24,20 +24,22 @@ class _Input(msgspec.Struct):
     name: str
     shape: list[int]
     datatype: str
-    parameters: Parameters = {}
+    parameters: Parameters | None = None
     data: msgspec.Raw = msgspec.Raw()
 
 
 class _RequestedOutput(msgspec.Struct):
     name: str
-    parameters: Parameters = {}
+    parameters: Parameters | None = None
 
 
 class _Request(msgspec.Struct):
+    """Optional fields may also be null, as clients that serialise None send them."""
+
     inputs: list[_Input]
-    id: str | msgspec.UnsetType = msgspec.UNSET
-    parameters: Parameters = {}
-    outputs: list[_RequestedOutput] = []
+    id: str | None = None
+    parameters: Parameters | None = None
+    outputs: list[_RequestedOutput] | None = None
 
 
 class _Output(msgspec.Struct, omit_defaults=True):
@@ -52,7 +54,7 @@ class _Response(msgspec.Struct, omit_defaults=True):
     model_name: str
     model_version: str
     outputs: list[_Output]
-    id: str | msgspec.UnsetType = msgspec.UNSET
+    id: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -63,7 +65,7 @@ _encoder = msgspec.json.Encoder()
 class Request:
     """A decoded request: arrays by input name, and which outputs to send how (None: all of them, as `binary` says)."""
 
-    id: str | msgspec.UnsetType
+    id: str | None
     inputs: dict[str, Array]
     outputs: dict[str, bool] | None
     binary: bool
@@ -88,7 +90,7 @@ def decode(body: bytes, header_length: str | None, max_rows: int) -> Request:
             raise InvalidRequest(f"input {given.name!r} is given twice")
         if given.shape and given.shape[0] > max_rows:
             raise too_many_rows(given.shape[0], max_rows)
-        size = given.parameters.get("binary_data_size")
+        size = (given.parameters or {}).get("binary_data_size")
         if size is None:
             if not given.data:
                 raise InvalidRequest(f"input {given.name!r} has neither data nor the parameter binary_data_size")
@@ -105,7 +107,7 @@ def decode(body: bytes, header_length: str | None, max_rows: int) -> Request:
     if rest:
         raise InvalidRequest(f"{len(rest)} bytes follow the last tensor: check every binary_data_size")
     binary = _flag(request.parameters, "binary_data_output", False)
-    outputs = {output.name: _flag(output.parameters, "binary_data", binary) for output in request.outputs} or None
+    outputs = {output.name: _flag(output.parameters, "binary_data", binary) for output in request.outputs or ()} or None
     return Request(request.id, inputs, outputs, binary)
 
 
@@ -143,8 +145,8 @@ def _header_length(value: str | None, body: int) -> int:
     return int(value)
 
 
-def _flag(parameters: Parameters, name: str, default: bool) -> bool:
-    value = parameters.get(name, default)
+def _flag(parameters: Parameters | None, name: str, default: bool) -> bool:
+    value = (parameters or {}).get(name, default)
     if not isinstance(value, bool):
         raise InvalidRequest(f"parameter {name!r} is {value!r}; it takes true or false")
     return value

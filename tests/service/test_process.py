@@ -102,6 +102,78 @@ def test_sigterm_answers_every_request_in_flight_before_the_process_ends(tmp_pat
         assert [(status, body["predictions"][0]["values"]["sum"]) for status, body in answers] == [(200, n + 1) for n in range(12)]
 
 
+def raw(server, *parts: bytes) -> bytes:
+    """What the server answers to bytes sent as they are, until it closes or a response is whole."""
+    with socket.create_connection(server.address.split(":"), timeout=10) as connection:
+        for part in parts:
+            connection.sendall(part)
+        answer = b""
+        while b"\r\n\r\n" not in answer or b"}" not in answer:
+            chunk = connection.recv(65536)
+            if not chunk:
+                break
+            answer += chunk
+        return answer
+
+
+PREDICT = b"POST /models/double/predict HTTP/1.1\r\nHost: quartet\r\n"
+ROW = b'{"instances": [[1, 0]]}'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    micro.publish_double(root)
+    with serving(root) as running:
+        yield running
+
+
+@pytest.mark.parametrize("split", [pytest.param(False, id="at once"), pytest.param(True, id="body in a second packet")])
+def test_an_offer_to_upgrade_is_ignored_and_the_request_answered(server, split):
+    """Java's HttpClient sends these headers with every first request."""
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+    head = PREDICT + offer + b"Content-Length: %d\r\n\r\n" % len(ROW)
+    answer = raw(server, head, ROW) if split else raw(server, head + ROW)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"label":"a"' in answer
+
+
+def test_requests_before_and_after_an_offer_share_the_connection(server):
+    plain = PREDICT + b"Content-Length: %d\r\n\r\n" % len(ROW) + ROW
+    offering = plain.replace(b"Host:", b"Connection: Upgrade\r\nUpgrade: websocket\r\nHost:")
+    with socket.create_connection(server.address.split(":"), timeout=10) as connection:
+        connection.sendall(plain + offering + plain)
+        answer = b""
+        while answer.count(b"HTTP/1.1 200") < 3:
+            chunk = connection.recv(65536)
+            assert chunk, answer
+            answer += chunk
+
+
+@pytest.mark.parametrize("garbage", [b"FOO BAR\r\n\r\n", b"CONNECT a:1 HTTP/1.1\r\n\r\n", PREDICT + b"Content-Length: -5\r\n\r\n"])
+def test_what_is_no_http_gets_an_error_of_the_same_form(server, garbage):
+    head, _, content = raw(server, garbage).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert list(json.loads(content)) == ["error"]
+
+
+def test_a_length_written_with_thousands_of_zeros_is_still_a_length(server):
+    assert raw(server, PREDICT + b"Content-Length: " + b"0" * 5000 + b"%d\r\n\r\n" % len(ROW) + ROW).startswith(b"HTTP/1.1 200")
+
+
+def test_a_request_given_up_at_the_end_of_the_drain_is_told_so(tmp_path):
+    micro.publish_double(tmp_path)
+    with serving(tmp_path, "--drain-seconds", "1") as server:
+        with socket.create_connection(server.address.split(":"), timeout=10) as connection:
+            connection.sendall(PREDICT + b"Content-Length: 100\r\n\r\n" + ROW)
+            assert raw(server, b"GET /v2/health/live HTTP/1.1\r\nHost: q\r\n\r\n").startswith(b"HTTP/1.1 200")
+            assert server.stop(signal.SIGTERM) == 0
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'{"error":"the server shut down before it could answer' in answer
+        assert "Traceback" not in server.process.stderr.read()
+
+
 def test_a_repository_that_cannot_be_served_ends_the_process_before_the_port_opens(tmp_path):
     done = failing("--repository", str(tmp_path / "nowhere"))
     assert done.returncode == 1

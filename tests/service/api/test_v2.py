@@ -66,6 +66,14 @@ def test_errors_of_the_other_paths_have_the_same_body(serve, method, path, statu
     serve(scenario)
 
 
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/double", "/metrics"])
+def test_where_get_is_allowed_so_is_head(serve, path):
+    async def scenario(client):
+        assert (await client.head(path)).status_code == 200
+
+    serve(scenario)
+
+
 def test_the_document_has_both_inference_paths_of_every_model_and_its_examples_work(serve):
     async def scenario(client):
         paths = (await client.get("/openapi.json")).json()["paths"]

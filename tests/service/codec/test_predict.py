@@ -58,7 +58,7 @@ def test_sequences_of_different_lengths_are_padded_and_masked():
         pytest.param(
             micro.DOUBLE, {"instances": [{"y": [1, 2]}]}, InvalidRequest, r"keys \['y'\]; it needs \['x'\]", id="other key"
         ),
-        pytest.param(micro.MEAN, {"instances": [[[1]], []]}, InvalidRequest, "instance 1, 'sequence'", id="empty sequence"),
+        pytest.param(micro.MEAN, {"instances": [[[1]], []]}, Unprocessable, "instance 1 has length 0; the model takes", id="empty"),
         pytest.param(
             micro.MEAN, {"instances": [[[1]] * 13]}, Unprocessable, "instance 0 has length 13; the model takes 1 to 12", id="long"
         ),

@@ -59,7 +59,7 @@ def test_json_and_binary_inputs_may_be_mixed_in_any_order():
         pytest.param({"inputs": [{**BINARY_X, "parameters": {"binary_data_size": True}}]}, EIGHT, "size True", id="boolean size"),
         pytest.param({"inputs": [X], "parameters": {"binary_data_output": 1}}, b"", "takes true or false", id="flag as number"),
         pytest.param({"inputs": [X], "parameters": {"a": []}}, b"", "got `array`", id="parameter as list"),
-        pytest.param({"inputs": [X], "id": 7}, b"", "Expected `str`", id="id as number"),
+        pytest.param({"inputs": [X], "id": 7}, b"", r"Expected `str \| null`", id="id as number"),
     ],
 )
 def test_a_request_outside_the_protocol_says_what_is_wrong(request_, tail, message):
@@ -115,6 +115,13 @@ def test_without_requested_outputs_all_come_as_json():
             {"name": "b", "shape": [1, 1], "datatype": "INT64", "data": [2]},
         ],
     }
+
+
+def test_optional_fields_may_be_null():
+    request = decoded(id=None, parameters=None, outputs=None)
+    assert (request.id, request.outputs, request.binary) == (None, None, False)
+    content, _ = body(inputs=[{**X, "parameters": None}], outputs=[{"name": "a", "parameters": None}])
+    assert decode(content, None).outputs == {"a": False}
 
 
 def test_an_id_is_echoed_only_if_given():
