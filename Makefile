@@ -10,7 +10,7 @@ RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transforme
 .PHONY: help demo models serve test lint format clean
 
 help:  ## list the verbs
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: models  ## train, export, prove and publish four models, then serve them; SERVE=0 stops before serving
 ifneq ($(SERVE),0)

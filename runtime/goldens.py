@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -37,6 +38,20 @@ def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float)
                 )
             worst = max(worst, difference)
     return worst
+
+
+def costs(session: Session, inputs: Tensors) -> dict[tuple[int, int | None], float]:
+    """Seconds that a warm session takes for each (batch, length) bucket: the fastest of three runs on golden rows."""
+    measured: dict[tuple[int, int | None], float] = {}
+    for batch, length in promised_shapes(session.signature):
+        feed = _at(session.signature, inputs, np.resize(np.arange(len(next(iter(inputs.values())))), batch), length)
+        samples = []
+        for _ in range(3):
+            started = time.perf_counter()
+            session.run(feed)
+            samples.append(time.perf_counter() - started)
+        measured[batch, length] = min(samples)
+    return measured
 
 
 def _rows_up_to(signature: Signature, inputs: Mapping[str, Array], length: int | None) -> np.ndarray:

@@ -43,9 +43,9 @@ class Session(ABC):
             raise OutOfRange(f"a batch of {rows} rows is more than the session takes, {self.signature.batch.max}")
         outputs = self._run(inputs)
         for spec in self.signature.outputs:
-            if spec.name not in outputs or outputs[spec.name].shape != spec.shape_at(rows):
-                found = outputs[spec.name].shape if spec.name in outputs else "nothing"
-                raise SessionError(f"{self.provider} answered {found} for {spec.name!r}, expected {spec.shape_at(rows)}")
+            answer = outputs[spec.name]
+            if len(answer) != rows or answer.shape[1:] != spec.shape[1:]:
+                raise SessionError(f"{self.provider} answered {answer.shape} for {spec.name!r}, expected {spec.shape_at(rows)}")
         return outputs
 
     @abstractmethod

@@ -29,6 +29,7 @@ class Server(uvicorn.Server):
                 ws="none",
                 lifespan="off",  # entered below, where an error can end the process with a message instead of a traceback
                 access_log=False,
+                proxy_headers=False,  # nothing here looks at the caller's address
                 server_header=False,
                 log_config=None,
                 timeout_graceful_shutdown=chosen.drain_seconds,

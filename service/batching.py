@@ -1,7 +1,8 @@
 """Dynamic batching: rows of different callers share one run of the session.
 
 Nothing waits on a timer. While the session runs one batch the next one fills; a session that is idle starts at the end of
-the event loop's present turn, with all that arrived in it. Forming, merging and splitting are pure functions; the Batcher
+the event loop's present turn, with all that arrived in it. A batch that is known to run faster than a thread could be woken
+for it runs right there; any other in the session's own thread. Forming, merging and splitting are pure functions; the Batcher
 adds only time and order. It knows no HTTP and no ONNX.
 """
 
@@ -22,6 +23,8 @@ from modelrepo.tensors import Array, Signature, Tensors
 from service.errors import QueueFull, Unavailable, too_many_rows
 
 log = logging.getLogger("quartet.batching")
+
+INLINE_SECONDS = 200e-6  # about what it costs to hand a batch to a thread and back
 
 
 @dataclass(eq=False, slots=True)
@@ -101,13 +104,16 @@ class Batcher:
         max_queue_rows: int,
         observe: Callable[[BatchFacts], None],
         abandon: Callable[[int], None],
+        costs: Mapping[tuple[int, int | None], float],
     ) -> None:
+        """`costs` holds the seconds of a batch by its buckets of rows and length, measured while nothing else ran."""
         self._signature = signature
         self._run = run
         self._executor = executor
         self._max_queue_rows = max_queue_rows
         self._observe = observe
         self._abandon = abandon
+        self._costs = costs
         self._queue: deque[Work] = deque()
         self.waiting_rows = 0
         """Rows in the queue."""
@@ -151,6 +157,8 @@ class Batcher:
         self._idle.clear()
         self._start_soon(loop)
         try:
+            if len(works) == 1:
+                return await works[0].answer
             answers = await asyncio.gather(*(work.answer for work in works))
         finally:
             for work in works:
@@ -158,8 +166,6 @@ class Batcher:
                     work.queued = False
                     self.waiting_rows -= work.rows
                     self._abandon(work.rows)
-        if len(answers) == 1:
-            return answers[0]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     async def drain(self) -> None:
@@ -182,8 +188,16 @@ class Batcher:
             return
         self._busy = True
         started = time.perf_counter()
+        if self._cost(works) < INLINE_SECONDS:
+            self._finish(loop, works, started, self._answers(works))
+            return
         running = loop.run_in_executor(self._executor, self._answers, works)
         running.add_done_callback(lambda done: self._finish(loop, works, started, done.result()))
+
+    def _cost(self, works: list[Work]) -> float:
+        """Seconds the batch should take; forever where its bucket was not measured."""
+        length = self._signature.length.bucket(max(work.length or 0 for work in works)) if self._signature.length else None
+        return self._costs.get((self._signature.batch.bucket(sum(work.rows for work in works)), length), math.inf)
 
     def _answers(self, works: list[Work]) -> list[Tensors | Exception]:
         """Run works as one batch; if it fails, halve it until only the work at fault gets the error. In the executor."""

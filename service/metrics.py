@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -45,13 +46,19 @@ class Metrics:
         self.models = Gauge("quartet_model_info", "1 for what serves", (*MODEL, "artifact", "provider", "precision"), registry=on)
         Gauge("quartet_build_info", "1, with the version", ("version",), registry=on).labels(version("quartet")).set(1)
 
-    def observe(self, model: str, version: str, facts: BatchFacts) -> None:
-        """Record one batch."""
-        self.batch_rows.labels(model, version).observe(facts.rows)
-        self.compute_seconds.labels(model, version).observe(facts.seconds)
-        self.padding.labels(model, version).observe(facts.padding)
-        for wait in facts.waits:
-            self.queue_seconds.labels(model, version).observe(wait)
+    def batch_observer(self, model: str, version: str) -> Callable[[BatchFacts], None]:
+        """What records the batches of one model."""
+        histograms = (self.batch_rows, self.compute_seconds, self.padding, self.queue_seconds)
+        rows, seconds, padding, waits = (histogram.labels(model, version) for histogram in histograms)
+
+        def observe(facts: BatchFacts) -> None:
+            rows.observe(facts.rows)
+            seconds.observe(facts.seconds)
+            padding.observe(facts.padding)
+            for wait in facts.waits:
+                waits.observe(wait)
+
+        return observe
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from modelrepo.manifest import Artifact
 from modelrepo.repository import ModelVersion, Repository
 from modelrepo.tensors import Array, Tensors
-from runtime.goldens import prove
+from runtime.goldens import costs, prove
 from runtime.open import open_session
 from runtime.session import Session, SessionError
 from service.batching import Batcher
@@ -33,6 +33,7 @@ class Loaded:
     artifact: Artifact
     session: Session
     goldens: tuple[Tensors, Tensors]
+    costs: dict[tuple[int, int | None], float]
     skipped: dict[str, str]
 
 
@@ -50,6 +51,7 @@ def load(published: ModelVersion, settings: Settings) -> Loaded:
             )
             try:
                 prove(session, inputs, outputs, published.manifest.goldens.tolerance)
+                measured = costs(session, inputs)
             except BaseException:
                 session.close()
                 raise
@@ -57,7 +59,7 @@ def load(published: ModelVersion, settings: Settings) -> Loaded:
             skipped[artifact.file.path] = str(error)
             log.warning("%s:%d: %s is not used: %s", published.name, published.version, artifact.file.path, error)
             continue
-        return Loaded(artifact, session, (inputs, outputs), skipped)
+        return Loaded(artifact, session, (inputs, outputs), measured, skipped)
     reasons = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
     raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
 
@@ -81,8 +83,9 @@ class ServedModel:
             loaded.session.run,
             self._executor,
             settings.max_queue_rows,
-            lambda facts: metrics.observe(self.name, self.version, facts),
+            metrics.batch_observer(self.name, self.version),
             metrics.abandoned_rows.labels(self.name, self.version).inc,
+            loaded.costs,
         )
 
     async def infer(self, inputs: Mapping[str, Array]) -> Tensors:

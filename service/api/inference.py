@@ -121,7 +121,7 @@ async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.max_rows)
     for spec in model.manifest.signature.inputs:
         given = request.inputs.get(spec.name)
-        if given is not None and given.dtype.name != spec.dtype:
+        if given is not None and given.dtype != spec.numpy_dtype:
             found, expected = tensor.datatype(given.dtype), tensor.datatype(spec.dtype)
             raise InvalidRequest(f"input {spec.name!r} has datatype {found}; the model takes {expected}")
     outputs = await model.infer(request.inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -12,13 +13,6 @@ from modelrepo.tasks import Binary, Multiclass, Regression, Task
 from modelrepo.tensors import Array, Signature, Tensors, TensorSpec
 from service.codec import tensor
 from service.errors import InvalidRequest, Unprocessable, too_many_rows
-
-
-class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """What a caller sends. An instance is one row of the model's input, or an object of rows where there are several."""
-
-    instances: msgspec.Raw
-    top_k: int | None = None
 
 
 class Ranked(msgspec.Struct):
@@ -56,33 +50,41 @@ class Response(msgspec.Struct):
     predictions: list[Class | Values] | list[Labels]
 
 
-_decoder = msgspec.json.Decoder(Request)
-_splitter = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
+
+
+@cache
+def _decoder(instances: Any) -> msgspec.json.Decoder[Any]:
+    """Of a whole request, with its instances as the given type."""
+    fields: list[Any] = [("instances", instances), ("top_k", int | None, None)]
+    return msgspec.json.Decoder(msgspec.defstruct("Request", fields, forbid_unknown_fields=True))
 
 
 def decode(body: bytes, signature: Signature, task: Task, max_rows: int) -> tuple[Tensors, int | None]:
     """The model's inputs, sequences of different lengths padded and masked, and `top_k`.
 
-    Raises InvalidRequest, Unprocessable for lengths the model does not take, PayloadTooLarge beyond `max_rows` instances.
+    An instance is one row of the model's input, or an object of rows by input name. Raises InvalidRequest, Unprocessable
+    for lengths the model does not take, PayloadTooLarge beyond `max_rows` instances.
     """
-    try:
-        request = _decoder.decode(body)
-        instances = _splitter.decode(request.instances)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f'the request is not valid: {error}; send {{"instances": [...]}}') from None
-    except RecursionError:
-        raise InvalidRequest("the request is not valid: it is nested too deeply") from None
-    if not instances:
-        raise InvalidRequest("instances is empty; give at least one")
-    if len(instances) > max_rows:
-        raise too_many_rows(len(instances), max_rows)
+    # At once where all is as it should be, else one by one, which finds out what is not.
+    request, inputs = _together(body, signature, max_rows)
+    if inputs is None:
+        try:
+            request = _decoder(list[msgspec.Raw]).decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f'the request is not valid: {error}; send {{"instances": [...]}}') from None
+        except RecursionError:
+            raise InvalidRequest("the request is not valid: it is nested too deeply") from None
+        if not request.instances:
+            raise InvalidRequest("instances is empty; give at least one")
+        if len(request.instances) > max_rows:
+            raise too_many_rows(len(request.instances), max_rows)
+        inputs = _one_by_one(signature, request.instances)
     if request.top_k is not None and isinstance(task, Regression):
         raise InvalidRequest("top_k is for labels; this model answers values")
     if request.top_k is not None and request.top_k < 1:
         raise InvalidRequest(f"top_k is {request.top_k}; it takes 1 or more")
-    together = _together(signature, request.instances)
-    return (_one_by_one(signature, instances) if together is None else together), request.top_k
+    return inputs, request.top_k
 
 
 def encode(model: str, version: str, task: Task, output: Array, top_k: int | None) -> bytes:
@@ -90,7 +92,7 @@ def encode(model: str, version: str, task: Task, output: Array, top_k: int | Non
 
     Raises Unprocessable where a row of it is not a number.
     """
-    tensor.to_json(task.output, output)  # refuses what is not a finite number, naming the row
+    tensor.require_finite(task.output, output)
     return _encoder.encode(Response(model, version, predictions(task, output.astype(np.float64), top_k)))
 
 
@@ -100,16 +102,16 @@ def predictions(task: Task, output: Array, top_k: int | None) -> Any:
         return [Values(dict(zip(task.targets, row, strict=True))) for row in output.tolist()]
     logits = output / task.temperature
     if isinstance(task, Multiclass):
-        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances = exponents / exponents.sum(axis=1, keepdims=True)
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
     else:
         chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
         if isinstance(task, Binary):
             chances = np.concatenate([1 - chances, chances], axis=1)
     order = np.argsort(-chances, axis=1, kind="stable")[:, :top_k]
     ranked = [
-        [Ranked(task.labels[column], float(row[column])) for column in columns]
-        for row, columns in zip(chances, order.tolist(), strict=True)
+        [Ranked(task.labels[column], row[column]) for column in columns]
+        for row, columns in zip(chances.tolist(), order.tolist(), strict=True)
     ]
     if isinstance(task, Multiclass | Binary):
         return [Class(row[0].label, row) for row in ranked]
@@ -117,29 +119,32 @@ def predictions(task: Task, output: Array, top_k: int | None) -> Any:
     return [Labels(labels, row) for labels, row in zip(active, ranked, strict=True)]
 
 
-def _together(signature: Signature, instances: msgspec.Raw) -> Tensors | None:
-    """All rows of a model's only input, decoded at once; None where that fails, and `_one_by_one` finds out why."""
-    if len(signature.value_inputs) > 1:
-        return None
-    (spec,) = signature.value_inputs
-    kind, depth = tensor.datatype(spec.dtype), len(spec.shape)
+def _together(body: bytes, signature: Signature, max_rows: int) -> tuple[Any, Tensors | None]:
+    """The request and all rows of a model's only input, decoded in one go; None for the rows where that fails."""
+    spec = signature.value_inputs[0]
+    if len(signature.value_inputs) > 1 or spec.length_axis not in (None, 1):
+        return None, None
+    kind = tensor.datatype(spec.dtype)
     try:
-        if signature.length is None:
-            array = tensor.nested(memoryview(instances), kind, depth)
-            return {spec.name: array} if array.shape[1:] == spec.shape[1:] else None
-        if spec.length_axis != 1 or signature.mask is None:
-            return None
-        sequences = tensor.lists(memoryview(instances), kind, depth)
-        steps = tensor.as_array([step for sequence in sequences for step in sequence], kind)
-    except InvalidRequest:
-        return None
-    lengths = np.array([len(sequence) for sequence in sequences])
-    if steps.shape[1:] != spec.shape[2:] or not all(int(length) in signature.length for length in (lengths.min(), lengths.max())):
-        return None
-    mask = np.arange(lengths.max()) < lengths[:, None]
+        request = _decoder(tensor.list_type(kind, len(spec.shape))).decode(body)
+        rows = request.instances
+        if not 0 < len(rows) <= max_rows:
+            return None, None
+        if signature.mask is None:
+            array = tensor.as_array(rows, kind)
+            return request, {spec.name: array} if array.shape[1:] == spec.shape[1:] else None
+        steps = tensor.as_array([step for row in rows for step in row], kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
+        return None, None
+    lengths = np.array([len(row) for row in rows])
+    longest = int(lengths.max())
+    assert signature.length is not None  # there is a mask
+    if steps.shape[1:] != spec.shape[2:] or longest not in signature.length or int(lengths.min()) not in signature.length:
+        return None, None
+    mask = np.arange(longest) < lengths[:, None]
     padded = np.zeros((*mask.shape, *steps.shape[1:]), steps.dtype)
     padded[mask] = steps  # both run through the rows in order
-    return {spec.name: padded, signature.mask.name: mask}
+    return request, {spec.name: padded, signature.mask.name: mask}
 
 
 def _one_by_one(signature: Signature, instances: list[msgspec.Raw]) -> Tensors:

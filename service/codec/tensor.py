@@ -33,14 +33,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype("O"),
 }
-DATATYPES = {dtype.name: name for name, dtype in DTYPES.items()}
+DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 MAX_RANK = 16
 OPENING = re.compile(rb"[\[ \t\r\n]*")
 
 
 def datatype(dtype: np.dtype[Any] | str) -> str:
     """The protocol's name of a NumPy dtype."""
-    return DATATYPES[np.dtype(dtype).name]
+    return DATATYPES[np.dtype(dtype)]
 
 
 def check_header(name: str, kind: str, shape: list[int]) -> int:
@@ -86,7 +86,7 @@ def nested(data: memoryview, kind: str, depth: int) -> Array:
 def lists(data: memoryview, kind: str, depth: int) -> Any:
     """JSON lists nested `depth` deep, with every element of the datatype's JSON type. Raises InvalidRequest."""
     try:
-        return _decoder(_element(kind), depth).decode(data)
+        return _decoder(kind, depth).decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(str(error)) from None
 
@@ -135,9 +135,7 @@ def to_json(name: str, array: Array) -> list[Any]:
     """A tensor's elements as a flat list for JSON. Raises Unprocessable for what JSON cannot carry."""
     if array.dtype == np.float16:
         raise Unprocessable(f"output {name!r} is FP16, which JSON does not carry: ask for binary data")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
-        raise Unprocessable(f"output {name!r} is not a finite number in row {row}, which JSON cannot carry: check that row's input")
+    require_finite(name, array)
     flat = array.ravel().tolist()
     if array.dtype == np.object_:
         try:
@@ -145,6 +143,13 @@ def to_json(name: str, array: Array) -> list[Any]:
         except UnicodeDecodeError:
             raise Unprocessable(f"output {name!r} is not UTF-8 text, which JSON cannot carry: ask for binary data") from None
     return flat
+
+
+def require_finite(name: str, array: Array) -> None:
+    """Raise Unprocessable, naming the row, where an output holds a NaN or an infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
+        raise Unprocessable(f"output {name!r} is not a finite number in row {row}, which JSON cannot carry: check that row's input")
 
 
 def to_binary(array: Array) -> bytes:
@@ -182,11 +187,14 @@ def _depth(data: memoryview) -> int:
 
 
 @cache
-def _decoder(element: type, depth: int) -> msgspec.json.Decoder[Any]:
-    kind: Any = element
-    for _ in range(depth):
-        kind = list[kind]
-    return msgspec.json.Decoder(kind)
+def list_type(kind: str, depth: int) -> Any:
+    """Lists nested `depth` deep, with elements of the datatype's JSON type."""
+    return list[list_type(kind, depth - 1)] if depth else _element(kind)  # type: ignore[misc]  # made at run time
+
+
+@cache
+def _decoder(kind: str, depth: int) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(list_type(kind, depth))
 
 
 def _element(kind: str) -> type:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.goldens import GoldenMismatch, prove
+from runtime.goldens import GoldenMismatch, costs, prove
 from runtime.session import Session, promised_shapes
 from tests import micro
 
@@ -40,6 +40,13 @@ def test_proving_runs_every_promised_shape_so_the_session_is_warm(signature, ans
     session = Recorder(signature, answer)
     assert prove(session, inputs, answer(inputs), 1e-3) < 1e-6
     assert session.shapes == list(promised_shapes(signature))
+
+
+def test_costs_are_measured_for_every_promised_shape():
+    session = Recorder(micro.MEAN, micro.mean)
+    measured = costs(session, SEQUENCES)
+    assert set(measured) == set(promised_shapes(micro.MEAN))
+    assert all(seconds > 0 for seconds in measured.values())
 
 
 def test_the_largest_shape_comes_first():

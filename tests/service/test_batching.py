@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching import Batcher, BatchFacts, Work, form, merge, padding, split
+from service.batching import INLINE_SECONDS, Batcher, BatchFacts, Work, form, merge, padding, split
 from service.errors import PayloadTooLarge, QueueFull, Unavailable
 from tests import micro
 
@@ -22,6 +22,7 @@ class Session:
 
     def __init__(self, answer=micro.double) -> None:
         self.batches: list[int] = []
+        self.threads: list[threading.Thread] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -32,6 +33,7 @@ class Session:
         assert self.gate.wait(10)
         first = next(iter(inputs.values()))
         self.batches.append(len(first))
+        self.threads.append(threading.current_thread())
         if (first == self.POISON).any():
             raise ValueError("poison")
         return self._answer(inputs)
@@ -40,12 +42,13 @@ class Session:
 class Bench:
     """A batcher on a session, with what it observed."""
 
-    def __init__(self, session: Session, signature=micro.DOUBLE, max_queue_rows: int = 1000) -> None:
+    def __init__(self, session: Session, signature=micro.DOUBLE, max_queue_rows: int = 1000, costs=None) -> None:
         self.session = session
         self.facts: list[BatchFacts] = []
         self.abandoned: list[int] = []
         self.executor = ThreadPoolExecutor(1)
-        self.batcher = Batcher(signature, session.run, self.executor, max_queue_rows, self.facts.append, self.abandoned.append)
+        observers = (self.facts.append, self.abandoned.append)
+        self.batcher = Batcher(signature, session.run, self.executor, max_queue_rows, *observers, costs or {})
 
     async def ask(self, *values: float) -> list[float]:
         x = np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
@@ -138,6 +141,26 @@ def test_an_idle_session_starts_at_once_with_all_that_arrived_together():
         await asyncio.gather(*(bench.ask(value) for value in range(5)))
 
     assert run(scenario).session.batches == [5]
+
+
+def test_a_batch_faster_than_a_thread_hop_runs_in_the_loop_and_any_other_in_its_own_thread():
+    async def scenario(bench):
+        assert await bench.ask(1) == [2]
+        assert await bench.ask(*range(8)) == [2 * value for value in range(8)]
+        assert await bench.ask(1, 2, 3) == [2, 4, 6], "a bucket that was not measured"
+
+    costs = {(1, None): INLINE_SECONDS / 2, (8, None): INLINE_SECONDS * 2}
+    threads = run(scenario, costs=costs).session.threads
+    assert [thread is threading.main_thread() for thread in threads] == [True, False, False]
+
+
+@given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20), min_size=1, max_size=20))
+def test_each_caller_gets_its_own_rows_in_the_loop_too(requests):
+    async def scenario(bench):
+        answers = await asyncio.gather(*(bench.ask(*values) for values in requests))
+        assert answers == [[2 * value for value in values] for values in requests]
+
+    run(scenario, costs=dict.fromkeys(((size, None) for size in micro.BATCH.buckets()), 0.0))
 
 
 def test_the_next_batch_fills_while_the_session_runs():
