@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from modelrepo.tensors import Array, Tensors
-from service.codec import predict, tensor
+from service.codec import predictions, tensor
 from service.registry import ServedModel
 
 
@@ -34,7 +34,7 @@ def predict_request(model: ServedModel) -> dict[str, Any]:
 def predict_response(model: ServedModel) -> dict[str, Any]:
     """The answer to `predict_request`."""
     task = model.manifest.task
-    rows = predict.predictions(task, golden_row(model)[1][task.output].astype(np.float64), None)
+    rows = predictions.interpret(task, golden_row(model)[1][task.output].astype(np.float64), None)
     return {"model_name": model.name, "model_version": model.version, "predictions": msgspec.to_builtins(rows)}
 
 

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import errors
-from service.codec import predict, tensor, v2
+from service.codec import instances, predictions, tensor, v2
 from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable, UnsupportedMediaType
 from service.metrics import Metrics
 from service.registry import Registry, ServedModel
@@ -134,9 +134,9 @@ async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
 async def predict_instances(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     """Instances in, predictions out."""
     task = model.manifest.task
-    inputs, top_k = await _decoded(body, predict.decode, model.manifest.signature, task, model.max_rows)
+    inputs, top_k = await _decoded(body, instances.decode, model.manifest.signature, task, model.max_rows)
     outputs = await model.infer(inputs)
-    return predict.encode(model.name, model.version, task, outputs[task.output], top_k), {"content-type": JSON}
+    return predictions.encode(model.name, model.version, task, outputs[task.output], top_k), {"content-type": JSON}
 
 
 async def _decoded(body: bytes, decode: Callable[Concatenate[bytes, P], T], *more: P.args, **options: P.kwargs) -> T:

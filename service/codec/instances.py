@@ -1,4 +1,4 @@
-"""The friendly interface's JSON: `{"instances": […]}` in, labels and probabilities or values out."""
+"""`{"instances": [...]}`, the friendly request: rows as JSON, one by one, to a model's input tensors."""
 
 from __future__ import annotations
 
@@ -9,48 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from modelrepo.tasks import Binary, Multiclass, Regression, Task
+from modelrepo.tasks import Regression, Task
 from modelrepo.tensors import Array, Signature, Tensors, TensorSpec
 from service.codec import tensor
 from service.errors import InvalidRequest, Unprocessable, too_many_rows
-
-
-class Ranked(msgspec.Struct):
-    """A label and how likely it is."""
-
-    label: str
-    probability: float
-
-
-class Class(msgspec.Struct):
-    """The answer of a multiclass or binary model: the likeliest label, and the labels by falling probability."""
-
-    label: str
-    probabilities: list[Ranked]
-
-
-class Labels(msgspec.Struct):
-    """The answer of a multilabel model: the labels above one half, and all by falling probability."""
-
-    labels: list[str]
-    probabilities: list[Ranked]
-
-
-class Values(msgspec.Struct):
-    """The answer of a regression model: each target's value."""
-
-    values: dict[str, float]
-
-
-class Response(msgspec.Struct):
-    """One prediction per instance, in their order."""
-
-    model_name: str
-    model_version: str
-    predictions: list[Class | Values] | list[Labels]
-
-
-_encoder = msgspec.json.Encoder()
 
 
 @cache
@@ -85,38 +47,6 @@ def decode(body: bytes, signature: Signature, task: Task, max_rows: int) -> tupl
     if request.top_k is not None and request.top_k < 1:
         raise InvalidRequest(f"top_k is {request.top_k}; it takes 1 or more")
     return inputs, request.top_k
-
-
-def encode(model: str, version: str, task: Task, output: Array, top_k: int | None) -> bytes:
-    """The response's body. `output` is the task's tensor [rows, outputs]; `top_k` limits how many labels are listed.
-
-    Raises Unprocessable where a row of it is not a number.
-    """
-    tensor.require_finite(task.output, output)
-    return _encoder.encode(Response(model, version, predictions(task, output.astype(np.float64), top_k)))
-
-
-def predictions(task: Task, output: Array, top_k: int | None) -> Any:
-    """What the rows of the task's output tensor mean."""
-    if isinstance(task, Regression):
-        return [Values(dict(zip(task.targets, row, strict=True))) for row in output.tolist()]
-    logits = output / task.temperature
-    if isinstance(task, Multiclass):
-        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances /= chances.sum(axis=1, keepdims=True)
-    else:
-        chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
-        if isinstance(task, Binary):
-            chances = np.concatenate([1 - chances, chances], axis=1)
-    order = np.argsort(-chances, axis=1, kind="stable")[:, :top_k]
-    ranked = [
-        [Ranked(task.labels[column], row[column]) for column in columns]
-        for row, columns in zip(chances.tolist(), order.tolist(), strict=True)
-    ]
-    if isinstance(task, Multiclass | Binary):
-        return [Class(row[0].label, row) for row in ranked]
-    active = [[label for label, chance in zip(task.labels, row, strict=True) if chance > 0.5] for row in chances.tolist()]
-    return [Labels(labels, row) for labels, row in zip(active, ranked, strict=True)]
 
 
 def _together(body: bytes, signature: Signature, max_rows: int) -> tuple[Any, Tensors | None]:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrepo.tasks import Binary, Multiclass, Multilabel, Regression
+from modelrepo.tasks import Multiclass, Regression
 from modelrepo.tensors import Signature, TensorSpec
-from service.codec import predict
+from service.codec import instances
 from service.errors import InvalidRequest, PayloadTooLarge, Unprocessable
 from tests import micro
 
@@ -17,12 +17,7 @@ LABELS = Multiclass(labels=("a", "b"))
 
 
 def decode(signature, task=LABELS, **request):
-    return predict.decode(json.dumps(request).encode(), signature, task, max_rows=100)
-
-
-def answers(task, output, top_k=None):
-    body = predict.encode("m", "1", task, np.array(output, np.float32), top_k)
-    return json.loads(body)["predictions"]
+    return instances.decode(json.dumps(request).encode(), signature, task, max_rows=100)
 
 
 def test_instances_become_one_batch():
@@ -72,13 +67,13 @@ def test_a_request_that_cannot_be_read_names_the_instance(signature, request_, e
 @pytest.mark.parametrize("body", [b"", b"null", b"[", b'{"instances": [' + b"[" * 50_000, b"\xff\xfe"])
 def test_a_body_that_is_no_request_is_invalid(body):
     with pytest.raises(InvalidRequest, match="the request is not valid"):
-        predict.decode(body, micro.DOUBLE, LABELS, 100)
+        instances.decode(body, micro.DOUBLE, LABELS, 100)
 
 
 def test_bytes_that_are_no_text_are_invalid_wherever_they_stand():
     for body in (b'{"instances":[{"\xff":1}]}', b'{"instances":["\xff"]}', b'{"\xff":1}', b'{"instances":[[1,"\xff"]]}'):
         with pytest.raises(InvalidRequest):
-            predict.decode(body, micro.DOUBLE, LABELS, 100)
+            instances.decode(body, micro.DOUBLE, LABELS, 100)
 
 
 def test_more_instances_than_are_taken_at_once_are_refused():
@@ -108,43 +103,3 @@ def test_several_inputs_need_objects():
     assert decode(pair, instances=[{"a": 1, "b": 2}])[0]["b"].tolist() == [2]
     with pytest.raises(InvalidRequest, match="instance 0 must be an object with the keys a, b"):
         decode(pair, instances=[1])
-
-
-def test_multiclass_answers_are_softmax_sorted():
-    # softmax([2, 1, 0.1]) = [0.659, 0.242, 0.099]
-    (answer,) = answers(Multiclass(labels=("a", "b", "c")), [[1, 2, 0.1]])
-    assert answer["label"] == "b"
-    assert [ranked["label"] for ranked in answer["probabilities"]] == ["b", "a", "c"]
-    assert [ranked["probability"] for ranked in answer["probabilities"]] == pytest.approx([0.659, 0.242, 0.099], abs=5e-4)
-
-
-def test_top_k_limits_the_labels_not_the_choice():
-    (answer,) = answers(Multiclass(labels=("a", "b", "c")), [[1, 2, 0.1]], top_k=2)
-    assert [ranked["label"] for ranked in answer["probabilities"]] == ["b", "a"]
-
-
-def test_the_temperature_divides_the_logits():
-    hot = answers(Multiclass(labels=("a", "b"), temperature=2.0), [[0, 2]])
-    assert hot[0]["probabilities"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-1)))
-
-
-@pytest.mark.parametrize(("logit", "label", "probability"), [(0.5, "yes", 0.6225), (-0.5, "no", 0.6225), (-800, "no", 1.0)])
-def test_binary_answers_name_the_likelier_label(logit, label, probability):
-    (answer,) = answers(Binary(labels=("no", "yes")), [[logit]])
-    assert answer["label"] == label
-    assert answer["probabilities"][0] == {"label": label, "probability": pytest.approx(probability, abs=1e-4)}
-
-
-def test_multilabel_answers_hold_every_label_above_one_half():
-    (answer,) = answers(Multilabel(labels=("a", "b", "c")), [[3, -1, 1]])
-    assert answer["labels"] == ["a", "c"]
-    assert [ranked["label"] for ranked in answer["probabilities"]] == ["a", "c", "b"]
-
-
-def test_regression_answers_are_values_by_target():
-    assert answers(Regression(targets=("low", "high")), [[1.5, 2.5]]) == [{"values": {"low": 1.5, "high": 2.5}}]
-
-
-def test_an_answer_that_is_no_number_names_the_row():
-    with pytest.raises(Unprocessable, match="'values' is not a finite number in row 1"):
-        answers(Regression(targets=("t",)), [[0], [np.nan]])
