@@ -209,12 +209,18 @@ def _versions(model: Path) -> list[int]:
 
 
 def _locked_folder(model: Path) -> tuple[Path, int]:
-    """A new staging folder and the descriptor that holds its lock."""
+    """A new staging folder and the descriptor that holds its lock.
+
+    Until it is locked, another exporter may take it for a leftover and sweep it away; then a new one is made.
+    """
     while True:
         path = Path(tempfile.mkdtemp(prefix=STAGING, dir=model))
-        lock = os.open(path, os.O_RDONLY)
+        try:
+            lock = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():  # else another exporter swept it away before it was locked
+        if path.exists():
             path.chmod(0o755)
             return path, lock
         os.close(lock)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,26 @@ def test_a_block_that_fails_publishes_nothing_and_leaves_nothing(tmp_path):
         raise ZeroDivisionError
     assert Repository(tmp_path).models() == []
     assert list((tmp_path / "double").iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
+def test_a_new_staging_folder_swept_away_by_another_exporter_is_made_again(tmp_path, monkeypatch, moment):
+    swept = []
+
+    def sweep() -> None:
+        if not swept:
+            swept.extend((tmp_path / "double").glob(STAGING + "*"))
+            swept[0].rmdir()
+
+    if moment == "before it is opened":
+        mkdtemp = tempfile.mkdtemp
+        monkeypatch.setattr(tempfile, "mkdtemp", lambda **options: (mkdtemp(**options), sweep())[0])
+    else:
+        flock = fcntl.flock
+        monkeypatch.setattr(fcntl, "flock", lambda *arguments: (sweep(), flock(*arguments))[1])
+    assert micro.publish_double(tmp_path) == 1
+    assert len(swept) == 1
+    assert not swept[0].exists()
 
 
 def _publish(root: Path) -> int:
