@@ -47,6 +47,7 @@ class ShapeRange(Strict):
     def __contains__(self, size: int) -> bool:
         return self.min <= size <= self.max
 
+    @cached_property
     def buckets(self) -> tuple[int, ...]:
         """The sizes promised to run well, ascending, from `min` to `max`.
 
@@ -63,7 +64,7 @@ class ShapeRange(Strict):
 
     def bucket(self, size: int) -> int:
         """The smallest bucket that holds `size`. Raises OutOfRange beyond `max`."""
-        for bucket in self.buckets():
+        for bucket in self.buckets:
             if bucket >= size:
                 return bucket
         raise OutOfRange(f"{self.axis} {size} is more than the model's maximum, {self.max}")

@@ -1,6 +1,6 @@
-"""One Session interface over ONNX Runtime and TensorRT, used by the service and by export's parity check alike:
+"""One Session interface over ONNX Runtime and TensorRT. Never imports torch.
 
-what was verified is what serves. Never imports torch.
+The service and export's parity check use the same one, so what was verified is what serves.
 """
 
 import os

@@ -65,7 +65,7 @@ class Session(ABC):
 
 def promised_shapes(signature: Signature) -> Iterator[tuple[int, int | None]]:
     """Every (batch, length) bucket, largest first, so that memory is claimed once; length is None without sequences."""
-    lengths: tuple[int | None, ...] = signature.length.buckets() if signature.length else (None,)
-    for batch in reversed(signature.batch.buckets()):
+    lengths: tuple[int | None, ...] = signature.length.buckets if signature.length else (None,)
+    for batch in reversed(signature.batch.buckets):
         for length in reversed(lengths):
             yield batch, length

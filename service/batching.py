@@ -65,13 +65,18 @@ def form(queue: deque[Work], limit: int) -> list[Work]:
     return batch
 
 
+def bucket_length(signature: Signature, works: Sequence[Work]) -> int | None:
+    """The bucket that holds the longest sequence of a batch, to which all are padded; None without sequences."""
+    return signature.length.bucket(max(work.length or 0 for work in works)) if signature.length else None
+
+
 def merge(signature: Signature, works: Sequence[Work]) -> Tensors:
     """The inputs of all works as one batch; sequences are zero-padded to the bucket that holds the longest."""
-    if signature.length is None:
+    longest = bucket_length(signature, works)
+    if longest is None:
         if len(works) == 1:
             return dict(works[0].inputs)
         return {spec.name: np.concatenate([work.inputs[spec.name] for work in works]) for spec in signature.inputs}
-    longest = signature.length.bucket(max(work.length or 0 for work in works))
     return {
         spec.name: np.concatenate([spec.resized(work.inputs[spec.name], longest) for work in works]) for spec in signature.inputs
     }
@@ -86,9 +91,9 @@ def split(outputs: Tensors, works: Sequence[Work]) -> list[Tensors]:
 
 def padding(signature: Signature, works: Sequence[Work]) -> float:
     """The share of a batch's positions that hold no caller's data: 0 without sequences."""
-    if signature.length is None or signature.mask is None:
+    bucket = bucket_length(signature, works)
+    if bucket is None or signature.mask is None:
         return 0.0
-    bucket = signature.length.bucket(max(work.length or 0 for work in works))
     real = sum(int(work.inputs[signature.mask.name].sum()) for work in works)
     return 1 - real / (bucket * sum(work.rows for work in works))
 
@@ -196,8 +201,8 @@ class Batcher:
 
     def _cost(self, works: list[Work]) -> float:
         """Seconds the batch should take; forever where its bucket was not measured."""
-        length = self._signature.length.bucket(max(work.length or 0 for work in works)) if self._signature.length else None
-        return self._costs.get((self._signature.batch.bucket(sum(work.rows for work in works)), length), math.inf)
+        rows = self._signature.batch.bucket(sum(work.rows for work in works))
+        return self._costs.get((rows, bucket_length(self._signature, works)), math.inf)
 
     def _answers(self, works: list[Work]) -> list[Tensors | Exception]:
         """Run works as one batch; if it fails, halve it until only the work at fault gets the error. In the executor."""

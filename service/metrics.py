@@ -34,7 +34,7 @@ class Metrics:
         self.compute_seconds = Histogram(
             "quartet_compute_seconds", "Padding and running one batch", MODEL, buckets=SECONDS, registry=on
         )
-        self.batch_rows = Histogram("quartet_batch_rows", "Rows in a batch", MODEL, buckets=batch.buckets(), registry=on)
+        self.batch_rows = Histogram("quartet_batch_rows", "Rows in a batch", MODEL, buckets=batch.buckets, registry=on)
         self.padding = Histogram("quartet_padding_share", "Share of a batch that is padding", MODEL, buckets=SHARES, registry=on)
         self.abandoned_rows = Counter(
             "quartet_abandoned_rows", "Rows dropped from the queue because their caller left", MODEL, registry=on

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,11 +47,11 @@ def fit(config: Config) -> checkpoint.Facts:
     order = torch.Generator().manual_seed(config.seed)
     model = build(config.model, dataset.kind, dataset.task)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    per_epoch = math.ceil(len(dataset.train(1)) / config.batch_size)
+    per_epoch = math.ceil(record["rows"]["train"] / config.batch_size)
     steps = config.epochs * per_epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, config.warmup))
     facts: checkpoint.Facts | None = None
-    record = partial(record, holdout_sha256=checkpoint.save_holdout(config.out, dataset.test))
+    record["holdout_sha256"] = checkpoint.save_holdout(config.out, dataset.test)
 
     with _progress() as bar:
         running = bar.add_task(f"{config.out.name}", total=steps, info="")
@@ -80,7 +79,7 @@ def fit(config: Config) -> checkpoint.Facts:
 
             # save
             if facts is None or _better(score, facts.validation):
-                facts = record(epoch=epoch, validation=score, test=None)
+                facts = checkpoint.Facts(**record, epoch=epoch, validation=score, test=None)
                 weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 checkpoint.save_partial(config.out, facts, weights)
 
@@ -115,25 +114,24 @@ def _better(one: Metric, other: Metric) -> bool:
     return one.value >= other.value if one.better == "higher" else one.value <= other.value
 
 
-def _record(config: Config, dataset: Dataset) -> partial[checkpoint.Facts]:
-    """What every checkpoint of this run says, gathered once; held-out rows, epoch and scores are still to be given."""
+def _record(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """The facts that every checkpoint of this run shares, gathered once: all but held-out rows, epoch and scores."""
     commit, dirty = lineage.git()
-    return partial(
-        checkpoint.Facts,
-        family=family_of(config.model),
-        model=_plain(config.model),
-        kind=dataset.kind,
-        task=dataset.task,
-        config=_plain(config),
-        seed=config.seed,
-        data=dataset.name,
-        fingerprint=dataset.fingerprint(),
-        rows={"train": len(dataset.train(1)), "validation": len(dataset.validation), "test": len(dataset.test)},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        git_commit=commit,
-        git_dirty=dirty,
-        versions=lineage.versions(),
-    )
+    return {
+        "family": family_of(config.model),
+        "model": _plain(config.model),
+        "kind": dataset.kind,
+        "task": dataset.task,
+        "config": _plain(config),
+        "seed": config.seed,
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint(),
+        "rows": {"train": len(dataset.train(1)), "validation": len(dataset.validation), "test": len(dataset.test)},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "versions": lineage.versions(),
+    }
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -141,15 +139,15 @@ def _plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _finished(config: Config, record: partial[checkpoint.Facts]) -> checkpoint.Facts | None:
+def _finished(config: Config, record: dict[str, Any]) -> checkpoint.Facts | None:
     """The facts of a finished run of this very config on this very data, None where the folder holds none."""
     try:
         facts = checkpoint.load(config.out).facts
         checkpoint.load_holdout(config.out, facts)
     except checkpoint.CheckpointError:
         return None
-    same = {**facts.config, "reuse": None} == {**record.keywords["config"], "reuse": None}
-    return facts if same and facts.fingerprint == record.keywords["fingerprint"] else None
+    same = {**facts.config, "reuse": None} == {**record["config"], "reuse": None}
+    return facts if same and facts.fingerprint == record["fingerprint"] else None
 
 
 def _progress() -> Progress:

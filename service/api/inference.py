@@ -69,7 +69,7 @@ class InferenceFirst:
         started = time.perf_counter()
         name, version, interface = (match[1], match[2], match[3]) if match[3] else (match[4], match[5], match[6])
         labels = ("", "")
-        status = 200
+        failure: ServiceError | None = None
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], "POST")
@@ -82,14 +82,14 @@ class InferenceFirst:
             return
         except asyncio.CancelledError:  # the time for draining is over
             log.warning("%s %s was given up while shutting down", interface, name)
-            late = Unavailable("the server shut down before it could answer: send the request to another instance")
-            status, content, answer_headers = late.status, errors.body(late), {"content-type": JSON}
+            failure = Unavailable("the server shut down before it could answer: send the request to another instance")
         except Exception as error:  # the last line of defence: a caller gets an answer, never a stack trace
             failure = errors.translate(error)
             if failure is not error and type(failure) is ServiceError:
                 log.exception("%s %s failed", interface, name)
-            status = failure.status
-            content, answer_headers = errors.body(failure), {"content-type": JSON, **failure.headers}
+        status = 200
+        if failure is not None:
+            status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
         self._metrics.requests.labels(*labels, interface, status).inc()
         self._metrics.request_seconds.labels(*labels, interface).observe(time.perf_counter() - started)
         await _respond(send, status, content, answer_headers)

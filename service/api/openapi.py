@@ -18,14 +18,11 @@ Schema = dict[str, Any]
 ERRORS = {
     "400": "Not the protocol: broken JSON, a missing key, a wrong datatype or shape",
     "404": "No such model or version",
-    "413": "The body is too long",
+    "413": "More bytes or rows than are taken at once",
     "422": "The model cannot take these values",
     "429": "Too many rows are waiting; see Retry-After",
     "503": "Shutting down",
 }
-
-
-ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
 
 
 def install(app: FastAPI, registry: Registry) -> None:
@@ -49,8 +46,10 @@ def _own_errors(described: Schema) -> None:
     for name, path in described["paths"].items():
         for operation in path.values():
             operation["responses"].pop("422", None)
-            for status in ("404", "503") if "{model}" in name else ("503",) if name.endswith("/ready") else ():
-                operation["responses"][status] = {"description": ERRORS[status], "content": ERROR}
+            if "{model}" in name:
+                operation["responses"]["404"] = _error("404")
+            if "{model}" in name or name.endswith("/ready"):
+                operation["responses"]["503"] = _error("503")
     for name in ("HTTPValidationError", "ValidationError"):
         described["components"]["schemas"].pop(name, None)
 
@@ -148,8 +147,15 @@ def _operation(model: ServedModel, verb: str, summary: str, request: Schema, res
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
         "responses": {
             "200": {"description": "The answer", "content": {"application/json": {"schema": response}}},
-            **{status: {"description": reason, "content": ERROR} for status, reason in ERRORS.items()},
+            **{status: _error(status) for status in ERRORS},
         },
+    }
+
+
+def _error(status: str) -> Schema:
+    return {
+        "description": ERRORS[status],
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
     }
 
 

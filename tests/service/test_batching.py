@@ -118,7 +118,7 @@ def test_sequences_of_any_lengths_get_the_answers_they_get_alone(requests, rando
         works.append(Work(inputs, len(lengths), max(lengths), answer=None))
         alone.append(micro.mean(inputs)["values"])
     merged = merge(micro.MEAN, works)
-    assert merged["mask"].shape[1] in micro.LENGTH.buckets()
+    assert merged["mask"].shape[1] in micro.LENGTH.buckets
     for part, expected in zip(split(micro.mean(merged), works), alone, strict=True):
         np.testing.assert_allclose(part["values"], expected, rtol=1e-6)
     real = sum(map(sum, requests))
@@ -160,7 +160,7 @@ def test_each_caller_gets_its_own_rows_in_the_loop_too(requests):
         answers = await asyncio.gather(*(bench.ask(*values) for values in requests))
         assert answers == [[2 * value for value in values] for values in requests]
 
-    run(scenario, costs=dict.fromkeys(((size, None) for size in micro.BATCH.buckets()), 0.0))
+    run(scenario, costs=dict.fromkeys(((size, None) for size in micro.BATCH.buckets), 0.0))
 
 
 def test_the_next_batch_fills_while_the_session_runs():
