@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from modelrepo.errors import ManifestError
+from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Signature, Strict
 
@@ -69,13 +70,18 @@ class TensorRTArtifact(Strict):
 Artifact = Annotated[OnnxArtifact | TensorRTArtifact, Field(discriminator="format")]
 
 
-class Standardize(Strict):
-    """(x - mean) / scale per column or channel, done inside the graph: callers send raw numbers. Recorded for the reader."""
+class Tokenize(Strict):
+    """Text to token ids, done by whoever calls the graph, with the tokenizer in `file` (Hugging Face's tokenizer.json).
 
-    type: Literal["standardize"] = "standardize"
+    Texts of more than the input's longest length are cut at the end.
+    """
+
+    type: Literal["tokenize"] = "tokenize"
     input: str
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
+    file: File
+
+
+Preprocessing = Annotated[Standardize | Columns | Tokenize, Field(discriminator="type")]
 
 
 class Goldens(Strict):
@@ -147,7 +153,7 @@ class Manifest(Strict):
     family: str
     signature: Signature
     task: Annotated[Task, Field(discriminator="type")]
-    preprocessing: tuple[Standardize, ...]
+    preprocessing: tuple[Preprocessing, ...]
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
     goldens: Goldens
     parity: tuple[Parity, ...]
@@ -158,6 +164,7 @@ class Manifest(Strict):
     def files(self) -> Iterator[File]:
         """Every file that belongs to the version, the manifest itself left out."""
         yield from (artifact.file for artifact in self.artifacts)
+        yield from (step.file for step in self.preprocessing if isinstance(step, Tokenize))
         yield self.goldens.file
         yield self.report
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat, model_validator
 
 from modelrepo.tensors import Strict
 
@@ -58,16 +58,28 @@ class Multilabel(_Classification):
 
 
 class Regression(Strict):
-    """Numbers: the columns of `values` [batch, targets], in the data's own units."""
+    """Numbers: the columns of `values` [batch, targets], in the data's own units.
+
+    `mean` and `scale` are those of the training targets. The network learns (target - mean) / scale, and the last step of
+    its graph inverts that; without them it learns the targets as they are.
+    """
 
     type: Literal["regression"] = "regression"
     targets: Names
+    mean: tuple[float, ...] | None = None
+    scale: tuple[PositiveFloat, ...] | None = None
     output: Literal["values"] = "values"
 
     @property
     def outputs(self) -> int:
         """Columns of the output tensor."""
         return len(self.targets)
+
+    @model_validator(mode="after")
+    def _one_scale_per_target(self) -> Self:
+        if (self.mean is None) != (self.scale is None) or any(len(v) != self.outputs for v in (self.mean, self.scale) if v):
+            raise ValueError(f"mean and scale need one number for each of {list(self.targets)}, or neither is given")
+        return self
 
 
 Task = Multiclass | Binary | Multilabel | Regression

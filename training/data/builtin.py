@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from modelrepo.tasks import Multiclass, Regression
+from modelrepo.tasks import Multiclass
 from modelrepo.tensors import ShapeRange
-from training.data.dataset import Dataset, Images, Rows, Series, Split, Tokens, moments
+from training.data.dataset import Dataset, Images, Rows, Series, Split, Tokens, moments, numeric, regression
 
 VALIDATION, TEST = 1_000_001, 1_000_002  # seeds no epoch number reaches
 
@@ -32,7 +32,7 @@ def spirals() -> Dataset:
     train = points(0, 3000)
     return Dataset(
         name="spirals",
-        kind=Rows(**moments(train.inputs["features"], (0,))),
+        kind=Rows(columns=numeric(train.inputs["features"], ("x", "y"))),
         task=Multiclass(labels=("red", "green", "blue")),
         train=lambda _epoch: train,
         validation=points(VALIDATION, 600),
@@ -99,7 +99,7 @@ def adding() -> Dataset:
             length=ShapeRange(axis="length", min=20, opt=40, max=60),
             **moments(sample.inputs["sequence"][sample.inputs["mask"]], (0,)),
         ),
-        task=Regression(targets=("sum",)),
+        task=regression(("sum",), sample.targets),
         train=lambda epoch: sequences(epoch, 6400),
         validation=sequences(VALIDATION, 1000),
         test=sequences(TEST, 2000),

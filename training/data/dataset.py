@@ -6,15 +6,16 @@ A kind holds all that a model must know of its input (sizes, vocabulary, standar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import PositiveInt
+from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
 
-from modelrepo.tasks import Task
+from modelrepo.preprocessing import Column, Numeric
+from modelrepo.tasks import Regression, Task
 from modelrepo.tensors import ShapeRange, Strict, Tensors
 
 
@@ -23,16 +24,17 @@ class DataError(Exception):
 
 
 class Standardized(Strict):
-    """A kind made of numbers, which the model standardises itself: (x - mean) / scale per column or channel."""
+    """A kind made of numbers, which the model standardises itself: (x - mean) / scale per channel."""
 
     mean: tuple[float, ...]
     scale: tuple[float, ...]
 
 
-class Rows(Standardized):
-    """Plain columns: `features` [N, columns] float32."""
+class Rows(Strict):
+    """A table: `features` [N, columns] float32, where NaN is a missing value and categories are their index."""
 
     input: Literal["features"] = "features"
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
 
 
 class Images(Standardized):
@@ -51,11 +53,17 @@ class Series(Standardized):
 
 
 class Tokens(Strict):
-    """Token sequences of several lengths: `tokens` [N, T] int64 below `vocabulary`, and `mask` [N, T] bool."""
+    """Token sequences of several lengths: `tokens` [N, T] int64 below `vocabulary`, and `mask` [N, T] bool.
+
+    `tokenizer` is the text of a tokenizer.json (Hugging Face), which turns text into these tokens; `unknown` is the token
+    that stands for what it does not know, and for tokens left out on purpose while training.
+    """
 
     input: Literal["tokens"] = "tokens"
     vocabulary: PositiveInt
     length: ShapeRange
+    unknown: NonNegativeInt | None = None
+    tokenizer: str | None = None
     description: str = ""
 
 
@@ -86,7 +94,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """`train` takes the epoch, counted from 1: stored data answers the same rows each time, generated data fresh ones."""
+    """`train` takes the epoch, counted from 1: stored data answers the same rows each time, generated data fresh ones.
+
+    `handling` records what was done to the data on the way: how it was split, what was missing and what stands for it.
+    """
 
     name: str
     kind: Kind
@@ -94,6 +105,7 @@ class Dataset:
     train: Callable[[int], Split]
     validation: Split
     test: Split
+    handling: dict[str, JsonValue] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """sha256 over the names, dtypes, shapes and bytes of all splits (the first epoch's, where rows are generated)."""
@@ -112,3 +124,19 @@ def moments(values: npt.NDArray[np.floating], axes: tuple[int, ...]) -> dict[str
         "mean": tuple(float(m) for m in np.atleast_1d(values.mean(axis=axes))),
         "scale": tuple(float(s) for s in np.atleast_1d(np.where(deviation > 0, deviation, 1.0))),
     }
+
+
+def numeric(values: npt.NDArray[np.floating], names: Sequence[str] | None = None) -> tuple[Numeric, ...]:
+    """Numeric columns, described by the training rows' `values` [N, columns], in which NaN is a missing value."""
+    names = names or [f"x{number}" for number in range(1, values.shape[1] + 1)]
+    columns = []
+    for name, column in zip(names, values.T, strict=True):
+        present = column[~np.isnan(column)].astype(np.float64)
+        measured = moments(present[:, None], (0,)) if len(present) else {"mean": (0.0,), "scale": (1.0,)}
+        columns.append(Numeric(name=name, mean=measured["mean"][0], scale=measured["scale"][0], missing=len(present) < len(column)))
+    return tuple(columns)
+
+
+def regression(targets: Sequence[str], values: npt.NDArray[np.floating]) -> Regression:
+    """The task of predicting these targets, scaled by the training rows' `values` [N, targets]."""
+    return Regression(targets=tuple(targets), **moments(values.astype(np.float64), (0,)))
