@@ -28,11 +28,11 @@ def family_of(config: ModelConfig) -> str:
 
 
 def build(config: ModelConfig, data: Kind, task: Task) -> Model:
-    """A freshly initialised model. Raises DataError where the family does not read that kind of data."""
+    """A freshly initialised model. Raises DataError where the family does not read that kind of data, or pictures so small."""
     name = family_of(config)
     model = FAMILIES[name][0]
-    if not isinstance(data, model.kind):
-        suited = [other for other, (cls, _) in FAMILIES.items() if isinstance(data, cls.kind)]
-        reads, found = model.kind.__name__.lower(), type(data).__name__.lower()
+    if not isinstance(data, model.kinds):
+        suited = [other for other, (cls, _) in FAMILIES.items() if isinstance(data, cls.kinds)]
+        reads, found = " and ".join(kind.__name__.lower() for kind in model.kinds), type(data).__name__.lower()
         raise DataError(f"the {name} family reads {reads}, this data is {found}: use {' or '.join(suited)}")
     return model(config, data, task)

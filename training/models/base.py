@@ -20,7 +20,7 @@ class Model(nn.Module, ABC):
     """
 
     family: ClassVar[str]
-    kind: ClassVar[type[Kind]]  # what the family reads
+    kinds: ClassVar[tuple[type[Kind], ...]]  # what the family reads
 
     def __init__(self, task: Task) -> None:
         super().__init__()
