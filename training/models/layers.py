@@ -72,9 +72,8 @@ class Columns(nn.Module):
             x = features if self.only_numeric else features.index_select(1, self.numeric)  # [N, numeric]
             parts.append(torch.where(x.isnan(), 0.0, (x - self.mean) / self.scale))
         if len(self.codes):
-            parts.append(
-                (features.index_select(1, self.categorical) == self.codes).to(features.dtype)
-            )  # [N, categories], NaN equals nothing
+            matches = features.index_select(1, self.categorical) == self.codes  # [N, categories]; NaN equals nothing
+            parts.append(matches.to(features.dtype))
         if len(self.missing):
             parts.append(features.index_select(1, self.missing).isnan().to(features.dtype))  # [N, missing]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # [N, width]
