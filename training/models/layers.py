@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -123,14 +122,13 @@ class Head(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(features, task.outputs)
-        self.rescale = isinstance(task, Regression) and task.mean is not None
-        if isinstance(task, Regression) and task.mean is not None and task.scale is not None:
-            self.register_buffer("mean", torch.tensor(task.mean))
-            self.register_buffer("scale", torch.tensor(task.scale))
+        mean, scale = (task.mean, task.scale) if isinstance(task, Regression) else (None, None)
+        self.register_buffer("mean", None if mean is None else torch.tensor(mean))
+        self.register_buffer("scale", None if scale is None else torch.tensor(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.linear(self.dropout(x))
-        return y * self.scale + self.mean if self.rescale else y
+        return y if self.mean is None else y * self.scale + self.mean
 
 
 @torch.no_grad()
@@ -158,19 +156,3 @@ def initialise(model: nn.Module, scheme: Init, activation: Activation) -> None:
             nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def last_real(x: Tensor, mask: Tensor) -> Tensor:
-    """The features of each row's last real position: x [N, T, D], mask [N, T] with the padding at the end, gives [N, D]."""
-    last = mask.sum(dim=1, keepdim=True) - 1  # [N, 1]
-    return x.gather(1, last.unsqueeze(2).expand(-1, -1, x.shape[2])).squeeze(1)
-
-
-def sinusoids(length: int, dim: int) -> Tensor:
-    """Position codes [length, dim]: sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5)."""
-    position = torch.arange(length).unsqueeze(1)
-    frequency = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
-    codes = torch.zeros(length, dim)
-    codes[:, 0::2] = torch.sin(position * frequency)
-    codes[:, 1::2] = torch.cos(position * frequency)[:, : dim // 2]
-    return codes
