@@ -19,7 +19,7 @@ from training import tasks
 from training.data.dataset import Split
 from training.models import Model
 
-FP32_TOLERANCE = 1e-4  # absolute, on logits or values
+FP32_TOLERANCE = 1e-4  # absolute: on logits, or on values in units of their target's scale
 ENGINE_TOLERANCE = 1e-3  # TensorRT fp32 without TF32: other kernels, other order of sums
 
 
@@ -88,7 +88,7 @@ def judge(session: Session, task: Task, holdout: Split, floor: float | None) -> 
 
 
 def _case(task: Task, batch: int, length: int | None, answers: Array, truth: Array) -> ParityCase:
-    error = float(np.max(np.abs(answers - truth)))
+    error = float(np.max(np.abs(answers - truth) / task.unit))
     agreement: float | None = None
     if not isinstance(task, Regression):
         decided = [logits.argmax(1) if isinstance(task, Multiclass) else logits > 0 for logits in (answers, truth)]

@@ -23,22 +23,25 @@ from modelrepo.manifest import (
     Lineage,
     Manifest,
     OnnxArtifact,
-    Standardize,
+    Preprocessing,
     TensorRTArtifact,
+    Tokenize,
 )
+from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.repository import Repository, digest, write_goldens
 from modelrepo.tensors import Signature, Tensors
 from runtime import tensorrt_flavour
 from runtime.tensorrt_flavour import Flavour
 from training import checkpoint
 from training.checkpoint import Checkpoint, CheckpointError
-from training.data.dataset import Standardized
+from training.data.dataset import Images, Kind, Rows, Series, Tokens
 
 log = logging.getLogger("export")
 
 GOLDEN_ROWS = 16
 GOLDEN_TOLERANCE = 1e-3  # what serves may run on another device than the one that proved it
 LIBRARIES = ("onnx", "onnxscript")
+TOKENIZER = "tokenizer.json"
 
 
 def export_run(run: Path, repository: Repository, name: str, tensorrt: str = "auto", reuse: bool = False) -> tuple[Report, int]:
@@ -80,7 +83,7 @@ def _load(run: Path) -> tuple[Checkpoint, Original]:
         raise ExportError(str(error)) from None
     test = saved.facts.test
     if test is None:
-        raise ExportError(f"{run} holds a checkpoint of epoch {saved.facts.epoch}, whose training has not ended: train again")
+        raise ExportError(f"{run} holds a checkpoint of epoch {saved.facts.epoch}, whose training has not ended: go on with --resume")
     if not test.reached():
         raise BelowFloor(
             f"{run} has a test {test.name} of {test.value:.4g}, its floor is {test.floor:g}: nothing exported. "
@@ -155,29 +158,43 @@ def _manifest(saved: Checkpoint, original: Original, artifacts: list[Artifact], 
     facts = saved.facts
     proofs = tuple(entry.parity for entry in summary.artifacts if entry.parity is not None)
     proven = {proof.artifact for proof in proofs}
-    kind = facts.kind
     return Manifest(
         format_version=FORMAT_VERSION,
         family=facts.family,
         signature=original.signature,
         task=facts.task,
-        preprocessing=(Standardize(input=kind.input, mean=kind.mean, scale=kind.scale),) if isinstance(kind, Standardized) else (),
+        preprocessing=_preprocessing(facts.kind, folder),
         artifacts=tuple(_marked(artifact, proven) for artifact in artifacts),
         goldens=Goldens(file=digest(folder / "goldens.npz"), rows=GOLDEN_ROWS, tolerance=GOLDEN_TOLERANCE),
         parity=proofs,
         metric=original.test,
+        metrics=facts.metrics or {},
         lineage=Lineage(
             created=facts.created,
             git_commit=facts.git_commit,
             git_dirty=facts.git_dirty,
             seed=facts.seed,
             config=facts.config,
-            data=Data(name=facts.data, fingerprint=facts.fingerprint, rows=facts.rows),
+            data=Data(name=facts.data, fingerprint=facts.fingerprint, rows=facts.rows, handling=facts.handling),
             versions={**facts.versions, **{library: installed(library) for library in LIBRARIES}},
             checkpoint_sha256=saved.sha256,
         ),
         report=digest(folder / report.REPORT),
     )
+
+
+def _preprocessing(kind: Kind, folder: Path) -> tuple[Preprocessing, ...]:
+    """What happens to raw input, recorded for callers; a tokenizer is written into the version's folder."""
+    match kind:
+        case Rows():
+            return (Columns(input=kind.input, columns=kind.columns),)
+        case Images() | Series():
+            return (Standardize(input=kind.input, mean=kind.mean, scale=kind.scale),)
+        case Tokens() if kind.tokenizer is not None:
+            (folder / TOKENIZER).write_text(kind.tokenizer, encoding="utf-8")
+            return (Tokenize(input=kind.input, file=digest(folder / TOKENIZER)),)
+        case Tokens():
+            return ()
 
 
 def _marked(artifact: Artifact, proven: set[str]) -> Artifact:

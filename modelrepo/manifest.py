@@ -85,7 +85,7 @@ Preprocessing = Annotated[Standardize | Columns | Tokenize, Field(discriminator=
 
 
 class Goldens(Strict):
-    """Held-out rows with PyTorch's outputs for them; whatever is to serve must reproduce these within `tolerance`.
+    """Held-out rows with PyTorch's outputs for them; whatever is to serve must reproduce these within `tolerance`, in the task's unit.
 
     The file is an .npz of arrays `input.NAME` and `output.NAME`, each [rows, …]; sequences are zero-padded to the longest
     and the mask says so.
@@ -106,7 +106,7 @@ class ParityCase(Strict):
 
 
 class Parity(Strict):
-    """How far one artifact is from PyTorch: the largest difference of any output element, case by case."""
+    """How far one artifact is from PyTorch: the largest difference of any output element in the task's unit, case by case."""
 
     artifact: str
     provider: str
@@ -126,11 +126,15 @@ class Parity(Strict):
 
 
 class Data(Strict):
-    """The data a model learnt from; the fingerprint is a sha256 over the arrays of its splits."""
+    """The data a model learnt from; the fingerprint is a sha256 over the arrays of its splits.
+
+    `handling` records what was done on the way: how it was split, what was missing and what stands for it.
+    """
 
     name: str
     fingerprint: Sha256
     rows: dict[str, NonNegativeInt]
+    handling: dict[str, JsonValue]
 
 
 class Lineage(Strict):
@@ -147,7 +151,7 @@ class Lineage(Strict):
 
 
 class Manifest(Strict):
-    """One published version."""
+    """One published version. `metric` is what it was judged by, `metrics` all that was measured on the test split."""
 
     format_version: Literal[1]
     family: str
@@ -158,6 +162,7 @@ class Manifest(Strict):
     goldens: Goldens
     parity: tuple[Parity, ...]
     metric: Metric
+    metrics: dict[str, float]
     lineage: Lineage
     report: File
 

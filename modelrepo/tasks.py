@@ -31,6 +31,11 @@ class _Classification(Strict):
         """Columns of the output tensor."""
         return len(self.labels)
 
+    @property
+    def unit(self) -> tuple[float, ...]:
+        """What a difference between two outputs is measured in: logits as they are."""
+        return (1.0,)
+
 
 class Multiclass(_Classification):
     """One of several labels: softmax over `logits` [batch, labels]."""
@@ -74,6 +79,11 @@ class Regression(Strict):
     def outputs(self) -> int:
         """Columns of the output tensor."""
         return len(self.targets)
+
+    @property
+    def unit(self) -> tuple[float, ...]:
+        """What a difference between two outputs is measured in: each target's own scale."""
+        return self.scale or (1.0,)
 
     @model_validator(mode="after")
     def _one_scale_per_target(self) -> Self:

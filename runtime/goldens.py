@@ -15,8 +15,8 @@ class GoldenMismatch(SessionError):
     """A session whose answers differ from PyTorch's."""
 
 
-def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float) -> float:
-    """Run the golden rows through every batch and length bucket; returns the largest absolute difference.
+def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float, unit: tuple[float, ...] = (1.0,)) -> float:
+    """Run the golden rows through every batch and length bucket; returns the largest absolute difference in the task's `unit`.
 
     This also warms the session up: each promised shape has run once. Raises GoldenMismatch at the first bucket in which an
     output element is further than `tolerance` from PyTorch's, or is not a number.
@@ -30,7 +30,7 @@ def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float)
         index = np.resize(fitting, batch)
         answers = session.run(_at(session.signature, inputs, index, length))
         for name, answer in answers.items():
-            difference = float(np.max(np.abs(answer - outputs[name][index])))
+            difference = float(np.max(np.abs(answer - outputs[name][index]) / unit))
             if not difference <= tolerance:  # also true of NaN
                 where = f"batch {batch}" if length is None else f"batch {batch}, length {length}"
                 raise GoldenMismatch(

@@ -50,7 +50,7 @@ def load(published: ModelVersion, settings: Settings) -> Loaded:
                 published.file(artifact), artifact, published.manifest.signature, settings.device, settings.threads
             )
             try:
-                prove(session, inputs, outputs, published.manifest.goldens.tolerance)
+                prove(session, inputs, outputs, published.manifest.goldens.tolerance, published.manifest.task.unit)
                 measured = costs(session, inputs)
             except BaseException:
                 session.close()

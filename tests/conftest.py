@@ -11,12 +11,20 @@ from runtime import cuda
 from training import config, loop
 from training.models import CNNConfig, LSTMConfig, MLPConfig, TransformerConfig
 
+PLAIN = config.Control(pictures=False)
 TINY = {
-    "mlp": dataclasses.replace(config.spirals_mlp(Path()), model=MLPConfig(hidden=(8,)), epochs=2, floor=None),
-    "cnn": dataclasses.replace(config.digits_cnn(Path()), model=CNNConfig(channels=(4, 8)), epochs=1, floor=None),
-    "lstm": dataclasses.replace(config.adding_lstm(Path()), model=LSTMConfig(hidden=8), epochs=1, batch_size=256, floor=None),
+    "mlp": dataclasses.replace(config.spirals_mlp(Path()), model=MLPConfig(hidden=(8,)), epochs=2, floor=None, control=PLAIN),
+    "cnn": dataclasses.replace(config.digits_cnn(Path()), model=CNNConfig(channels=(4, 8)), epochs=1, floor=None, control=PLAIN),
+    "lstm": dataclasses.replace(
+        config.adding_lstm(Path()), model=LSTMConfig(hidden=8), epochs=1, batch_size=256, floor=None, control=PLAIN
+    ),
     "transformer": dataclasses.replace(
-        config.recall_transformer(Path()), model=TransformerConfig(dim=16, layers=1, heads=2), epochs=1, batch_size=512, floor=None
+        config.recall_transformer(Path()),
+        model=TransformerConfig(dim=16, layers=1, heads=2),
+        epochs=1,
+        batch_size=512,
+        floor=None,
+        control=PLAIN,
     ),
 }
 

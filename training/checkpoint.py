@@ -1,18 +1,23 @@
-"""A run folder: a checkpoint that rebuilds itself, and the held-out rows it is judged on.
+"""A run folder: a checkpoint that rebuilds itself, the rows it is judged on, and the state from which training can go on.
 
-`best.pt` is weights plus a JSON text that holds everything else; `holdout-….npz`, named by its content, is the test split.
-While training, the best epoch so far is in `partial.pt`: an older finished run stays whole until the new one has finished.
-Every file is written beside its target and renamed, and loading is weights-only, so a stranger's file runs no code.
+While a run is in progress everything lies in `unfinished/`, and an older finished run beside it stays whole. `finish` moves
+it up, `best.pt` last, since that is the file which says what the run is:
+
+- `best.pt`: weights plus a JSON text that holds everything else
+- `last.pt`, `previous.pt`: the state of training after the newest save and the one before
+- `holdout-….npz`, named by its content: the test split
+
+Every file is written beside its target, flushed and renamed; loading is weights-only, so a stranger's file runs no code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,11 +26,14 @@ from torch import Tensor
 
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Strict
+from training import atomic
 from training.data.dataset import Kind, Split
 from training.models import FAMILIES, Model, build
 
 BEST = "best.pt"
-PARTIAL = "partial.pt"
+LAST = "last.pt"
+PREVIOUS = "previous.pt"
+UNFINISHED = "unfinished"
 HOLDOUT = "holdout-*.npz"
 
 
@@ -34,25 +42,32 @@ class CheckpointError(Exception):
 
 
 class Facts(Strict):
-    """What a checkpoint knows besides its weights. `test` is None in a partial one, whose training has not ended."""
+    """What a checkpoint knows besides its weights. The fields with a None are unknown until training has ended."""
 
     format_version: Literal[1] = 1
     family: str
     model: dict[str, JsonValue]
+    parameters: int
     kind: Annotated[Kind, Field(discriminator="input")]
     task: Annotated[Task, Field(discriminator="type")]
     config: dict[str, JsonValue]
     seed: int
     epoch: int
     validation: Metric
-    test: Metric | None
+    test: Metric | None = None
+    metrics: dict[str, float] | None = None  # of the test split, `test` among them
+    ended: Literal["epochs", "patience", "max-time"] | None = None
+    epochs: int | None = None
+    seconds: float | None = None
     data: str
     fingerprint: str
     rows: dict[str, int]
+    handling: dict[str, JsonValue]
     holdout_sha256: str
     created: str
     git_commit: str | None
     git_dirty: bool | None
+    environment: dict[str, JsonValue]
     versions: dict[str, str]
 
 
@@ -77,32 +92,22 @@ class Checkpoint:
         return model.eval()
 
 
-def save_partial(run: Path, facts: Facts, weights: dict[str, Tensor]) -> None:
-    """Write the best epoch so far to `partial.pt`."""
-    _write_checkpoint(run / PARTIAL, facts, weights)
+def save(folder: Path, facts: Facts, weights: dict[str, Tensor]) -> None:
+    """Write `best.pt`, whose held-out rows must be there already."""
+    _write_torch(folder / BEST, {"facts": facts.model_dump_json(), "weights": weights})
 
 
-def save(run: Path, facts: Facts, weights: dict[str, Tensor]) -> Path:
-    """Write `best.pt`, whose held-out rows must be there already; then remove what it replaces. Returns its path."""
-    _write_checkpoint(run / BEST, facts, weights)
-    for stale in run.glob(HOLDOUT):
-        if stale != _holdout(run, facts.holdout_sha256):
-            stale.unlink()
-    (run / PARTIAL).unlink(missing_ok=True)
-    return run / BEST
-
-
-def load(run: Path) -> Checkpoint:
+def load(folder: Path) -> Checkpoint:
     """Read `best.pt` of a run folder. Raises CheckpointError where it is missing, torn, foreign or of another version."""
-    path = run / BEST
+    path = folder / BEST
     try:
         content = path.read_bytes()
     except OSError as error:
-        if (run / PARTIAL).exists():
-            raise CheckpointError(f"{run} was left before its training had ended: train again") from None
+        if (folder / UNFINISHED).exists():
+            raise CheckpointError(f"{folder} was left before its training had ended: go on with --resume") from None
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): give a folder that `python -m training` wrote") from None
     try:
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        stored = _read_torch(content)
         facts = Facts.model_validate_json(stored["facts"])
         weights = stored["weights"]
     except Exception as error:  # noqa: BLE001 - torch meets torn bytes with exceptions of any kind, IndexError among them
@@ -111,12 +116,66 @@ def load(run: Path) -> Checkpoint:
     return Checkpoint(facts, weights, hashlib.sha256(content).hexdigest())
 
 
+def save_last(folder: Path, state: dict[str, Any]) -> None:
+    """Write the state of training to `last.pt`; what was there is kept as `previous.pt`."""
+    if (folder / LAST).exists():
+        (folder / LAST).replace(folder / PREVIOUS)
+    _write_torch(folder / LAST, state)
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """The newest state that is whole; None where there is none."""
+    for path in (folder / LAST, folder / PREVIOUS):
+        try:
+            state: dict[str, Any] = _read_torch(path.read_bytes())
+        except Exception:  # noqa: BLE001, S112 - as above; the one before it is whole
+            continue
+        return state
+    return None
+
+
+def finish(run: Path) -> None:
+    """Move a run that has ended out of `unfinished/`, in place of the one before it; `tidy` goes on where this was cut off."""
+    ended = run / UNFINISHED
+    facts = load(ended).facts
+    for path in sorted(ended.iterdir(), key=lambda path: path.name == BEST):
+        if path.name == PREVIOUS:
+            continue
+        if path.is_dir():
+            shutil.rmtree(run / path.name, ignore_errors=True)
+        path.replace(run / path.name)
+    for stale in run.glob(HOLDOUT):
+        if stale != _holdout(run, facts.holdout_sha256):
+            stale.unlink()
+    shutil.rmtree(ended)
+
+
+def tidy(run: Path) -> None:
+    """Put a run that has ended into its place, where moving it there was cut off."""
+    try:
+        facts = load(run / UNFINISHED).facts
+    except CheckpointError:
+        return
+    if facts.test is not None:
+        finish(run)
+
+
+def reopen(run: Path) -> None:
+    """Copy a finished run back to `unfinished/`, to go on from its last state; the finished one stays until that one ends."""
+    facts = load(run).facts
+    part = run / f".{UNFINISHED}"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(run, part, ignore=shutil.ignore_patterns(BEST, UNFINISHED, ".*", "pictures", "*.md"))
+    save(part, facts.model_copy(update={"test": None, "metrics": None, "ended": None}), load(run).weights)
+    part.replace(run / UNFINISHED)
+
+
 def save_holdout(run: Path, split: Split) -> str:
     """Write the test split and return the file's sha256, under which a checkpoint names it."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **split.inputs, targets=split.targets)
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
-    _write(_holdout(run, sha256), content.getvalue())
+    atomic.write(_holdout(run, sha256), content.getvalue())
     return sha256
 
 
@@ -139,26 +198,11 @@ def _holdout(run: Path, sha256: str) -> Path:
     return run / HOLDOUT.replace("*", sha256[:12])
 
 
-def _write_checkpoint(path: Path, facts: Facts, weights: dict[str, Tensor]) -> None:
-    content = io.BytesIO()
-    torch.save({"facts": facts.model_dump_json(), "weights": weights}, content)
-    _write(path, content.getvalue())
+def _write_torch(path: Path, content: dict[str, Any]) -> None:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    atomic.write(path, stream.getvalue())
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file beside `path`, flush it to the disk and rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _read_torch(content: bytes) -> dict[str, Any]:
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

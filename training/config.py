@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
+
+from training.augment import Augment
+from training.data.source import Source
 from training.models import FAMILIES, CNNConfig, LSTMConfig, MLPConfig, ModelConfig, TransformerConfig
+from training.optimisation import Optimisation
+from training.tasks import Loss
+
+Flat = tyro.conf.arg(name="")  # --learning-rate rather than --optimisation.learning-rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """How a run is started, watched and stopped. Another start of the same run may choose otherwise."""
+
+    resume: bool = False
+    """Go on where OUT holds a run that was cut off; start anew where it does not."""
+    fresh: bool = False
+    """Throw away a run in OUT that was cut off. A finished one stays until this one has finished too."""
+    reuse: bool = False
+    """Keep a finished run of this very config where OUT holds one."""
+    save_every: int | None = None
+    """Also save after every so many steps, not only after each epoch."""
+    max_time: float | None = None
+    """Stop after this many minutes, and take what is best by then."""
+    fast_dev_run: bool = False
+    """Two batches through everything, in a folder that is thrown away: does it run at all?"""
+    find_lr: bool = False
+    """Try rising learning rates on one network, save a picture, suggest one, and stop."""
+    pictures: bool = True
+    """Draw the run's pictures when it ends."""
+    log_format: Literal["text", "json"] = "text"
+    """Progress for people, or one JSON object a line."""
+
+    def __post_init__(self) -> None:
+        if self.save_every is not None and self.save_every < 1:
+            raise ValueError(f"save_every must be at least 1 step, not {self.save_every}")
+        if self.resume and self.fresh:
+            raise ValueError("resume keeps what fresh throws away: leave one out")
+        if self.max_time is not None and not self.max_time > 0:
+            raise ValueError(f"max_time must be above 0 minutes, not {self.max_time}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,47 +55,52 @@ class Config:
     """One training run."""
 
     data: str
-    """Name of a built-in data set: spirals, digits, adding or recall."""
+    """A built-in data set, or a file or folder: CSV, Parquet, JSONL, NPZ, IDX, .ts, images in a folder per class."""
     out: Path
-    """Folder of the run: checkpoint and held-out rows go there."""
+    """Folder of the run."""
     model: ModelConfig
     """The network."""
+    source: Annotated[Source, Flat] = field(default_factory=Source)
+    """Reading and splitting your own data."""
+    optimisation: Annotated[Optimisation, Flat] = field(default_factory=Optimisation)
+    """Optimiser and learning rate."""
+    loss: Loss = field(default_factory=Loss)
+    """What is minimised."""
+    augment: Augment = field(default_factory=Augment)
+    """Random changes to training rows."""
     epochs: int = 20
     """Passes over the training split."""
     batch_size: int = 64
-    """Rows per optimiser step."""
-    learning_rate: float = 2e-3
-    """AdamW's step size at its peak."""
-    warmup: float = 0.1
-    """Share of the steps in which the learning rate rises from zero."""
-    weight_decay: float = 0.01
-    """AdamW's decay."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this global norm."""
+    """Rows per optimiser step, over all processes."""
     seed: int = 0
-    """Of the initial weights and the order of rows."""
+    """Of the initial weights, the order of rows, dropout and augmentation."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation metric. The best epoch is what is kept in any case."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch is the result: the best by validation metric, or the last, for data too small to choose by."""
     floor: float | None = None
     """What the test metric must reach for the model to be exported."""
-    reuse: bool = False
-    """Keep a finished run of this very config where OUT holds one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+    deterministic: bool = False
+    """Refuse operations that differ from run to run on a GPU; on a CPU runs repeat to the bit in any case."""
+    compile: bool = False
+    """Let torch.compile fuse the network (needs a C++ compiler)."""
+    overfit_batches: int | None = None
+    """Train and validate on this many batches only, always the same: a network that cannot learn these by heart is broken."""
+    control: Annotated[Control, Flat] = field(default_factory=Control)
+    """How the run is started, watched and stopped."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be at least 0 and below 1, not {self.warmup}")
-
-
-def learning_rate(step: int, steps: int, warmup: float) -> float:
-    """Factor on the peak rate: linear from 0 while warming up, then half a cosine down to 0 at the last step."""
-    rising = warmup * steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+        for name in ("epochs", "batch_size", "patience", "overfit_batches"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+        if self.optimisation.accumulate > self.batch_size:
+            raise ValueError(f"accumulate ({self.optimisation.accumulate}) divides a batch of only {self.batch_size} rows")
+        if self.keep == "last" and self.patience:
+            raise ValueError("keep=last looks at no validation metric, so patience has nothing to wait for: leave one out")
 
 
 def spirals_mlp(out: Path) -> Config:
@@ -65,29 +110,41 @@ def spirals_mlp(out: Path) -> Config:
 
 def digits_cnn(out: Path) -> Config:
     """`python -m training cnn --data digits --out runs/digits-cnn`: under a minute on 2 cores, test accuracy about 0.99."""
-    return Config(data="digits", out=out, model=CNNConfig(channels=(32, 64), blocks=2), epochs=40, weight_decay=0.05, floor=0.98)
+    return Config(
+        data="digits",
+        out=out,
+        model=CNNConfig(channels=(32, 64), blocks=2),
+        optimisation=Optimisation(weight_decay=0.05),
+        augment=Augment(shift=1),
+        epochs=40,
+        floor=0.98,
+    )
 
 
 def adding_lstm(out: Path) -> Config:
     """`python -m training lstm --data adding --out runs/adding-lstm`: under a minute on 2 cores, test MSE about 0.001."""
-    return Config(data="adding", out=out, model=LSTMConfig(hidden=64), epochs=20, learning_rate=5e-3, floor=0.02)
+    return Config(
+        data="adding", out=out, model=LSTMConfig(hidden=64), optimisation=Optimisation(learning_rate=5e-3), epochs=20, floor=0.02
+    )
 
 
 def recall_transformer(out: Path) -> Config:
     """`python -m training transformer --data recall --out runs/recall-transformer`: under a minute, test accuracy about 0.999."""
-    return Config(data="recall", out=out, model=TransformerConfig(), epochs=12, learning_rate=3e-3, floor=0.98)
+    return Config(
+        data="recall", out=out, model=TransformerConfig(), optimisation=Optimisation(learning_rate=3e-3), epochs=12, floor=0.98
+    )
 
 
-PRESETS: dict[tuple[str, str], Callable[[Path], Config]] = {
-    ("mlp", "spirals"): spirals_mlp,
-    ("cnn", "digits"): digits_cnn,
-    ("lstm", "adding"): adding_lstm,
-    ("transformer", "recall"): recall_transformer,
+PRESETS: dict[str, Callable[[Path], Config]] = {
+    "spirals-mlp": spirals_mlp,
+    "digits-cnn": digits_cnn,
+    "adding-lstm": adding_lstm,
+    "recall-transformer": recall_transformer,
 }
 
 
-def preset(family: str, data: str, out: Path) -> Config:
-    """Where a command line starts from: the preset for this family and data, else the family's defaults."""
-    if (family, data) in PRESETS:
-        return PRESETS[family, data](out)
+def start(family: str, data: str, out: Path) -> Config:
+    """Where a command line starts from: the preset named DATA-FAMILY, if there is one, else the family's defaults."""
+    if preset := PRESETS.get(f"{data}-{family}"):
+        return preset(out)
     return Config(data=data, out=out, model=FAMILIES[family][1]())
