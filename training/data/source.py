@@ -45,14 +45,18 @@ class Source:
     """For text: whether upper and lower case are the same."""
     max_length: int = 256
     """For text: tokens after this many are cut off."""
+    image_size: tuple[int, int] | None = None
+    """For a folder of images: the height and width they are resized to; without, all must have one size."""
 
     def __post_init__(self) -> None:
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise ValueError(f"image_size must be at least 1 1, not {' '.join(map(str, self.image_size))}")
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)}")
         if self.validation + self.test >= 1:
             raise ValueError(f"validation ({self.validation}) and test ({self.test}) together leave nothing to train on")
-        if self.horizon is not None and not 1 <= self.horizon:
+        if self.horizon is not None and self.horizon < 1:
             raise ValueError(f"horizon must be at least 1, not {self.horizon}")
         if self.window < 2:
             raise ValueError(f"window must be at least 2, not {self.window}")

@@ -21,6 +21,8 @@ from training.data.dataset import DataError
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 MISSING = ("", "na", "n/a", "nan", "null", "?")  # fields that stand for a missing value, in any case, spaces around ignored
 
+LARGEST = float(np.finfo(np.float32).max)  # what a network computes with
+
 
 def read_table(path: Path, header: bool) -> pl.DataFrame:
     """The rows of a .csv, .tsv, .parquet or .jsonl file, in the file's order.
@@ -65,8 +67,11 @@ def listed(names: Iterable[str], most: int = 20) -> str:
 
 
 def place(frame: pl.DataFrame, row: int, column: str, path: Path) -> str:
-    """`file.csv: line 7, column 'age'` for row `row`, counted from 0; lines are those a text editor shows."""
-    if path.suffix == ".parquet":
+    """`file.csv: line 7, column 'age'` for row `row`, counted from 0; lines are those a text editor shows.
+
+    What is not text has no lines: then it is `row 7`, counted from 1.
+    """
+    if path.suffix not in (".csv", ".tsv", ".jsonl"):
         return f"{path}: row {row + 1}, column {column!r}"
     if path.suffix == ".jsonl":
         with path.open(encoding="utf-8") as file:
@@ -93,17 +98,17 @@ def texts(frame: pl.DataFrame, column: str, path: Path) -> pl.Series:
 def numbers(frame: pl.DataFrame, column: str, path: Path) -> npt.NDArray[np.float64]:
     """A column as numbers [rows], NaN where a field is missing; booleans are 0 and 1.
 
-    Raises DataError naming file, line, column and value for anything that is no finite number.
+    Raises DataError naming file, line, column and value for anything that is no number a float32 can hold.
     """
     require(frame, (column,), path)
     values = frame[column]
     if values.dtype.is_temporal():
         raise DataError(f"{path}: column {column!r} holds {values.dtype}, not numbers; leave it out with --drop {column}")
     read = as_numbers(values if values.dtype.is_numeric() or values.dtype == pl.Boolean else texts(frame, column, path))
-    wrong = (read.is_null() & texts(frame, column, path).is_not_null()) | read.is_infinite().fill_null(False)
+    wrong = (read.is_null() & texts(frame, column, path).is_not_null()) | (read.abs() > LARGEST).fill_null(False)
     if wrong.any():
         row = int(wrong.arg_max() or 0)
-        raise DataError(f"{place(frame, row, column, path)}: {str(values[row])!r} is no finite number")
+        raise DataError(f"{place(frame, row, column, path)}: {str(values[row])!r} is no number, or too large a one")
     return read.fill_null(float("nan")).to_numpy().astype(np.float64)
 
 

@@ -68,7 +68,7 @@ def encode(task: Task, frame: pl.DataFrame, source: Source, path: Path) -> npt.N
         row = int(index.is_null().arg_max() or 0)
         where = tables.place(frame, row, source.target[0], path)
         raise DataError(
-            f"{where}: no training row has the label {labels[row]!r}{tables.near(labels[row], task.labels)}; "
+            f"{where}: no training row has the label {str(labels[row])!r}{tables.near(labels[row], task.labels)}; "
             f"training knows {tables.listed(task.labels)}"
         )
     if isinstance(task, Binary):
@@ -115,13 +115,12 @@ def _values(frame: pl.DataFrame, source: Source, path: Path) -> npt.NDArray[np.f
 
 
 def _labels(frame: pl.DataFrame, source: Source, path: Path) -> npt.NDArray[np.str_]:
-    """The target column as labels [N]; where all are numbers, 1 and 1.0 are the same label, "1"."""
+    """The target column as labels [N]: its text, though of numbers 1.0 is the same label as 1."""
     target = source.target[0]
     values = tables.texts(frame, target, path)
     _refuse_missing(values.is_null().to_numpy(), frame, target, path)
-    if not (numbers := tables.as_numbers(values)).has_nulls():
-        names = {number: str(int(number)) if number.is_integer() else repr(number) for number in numbers.unique()}
-        return np.array([names[number] for number in numbers], np.str_)
+    if not tables.as_numbers(values).has_nulls():
+        values = values.str.replace(r"^([+-]?\d+)\.0+$", "$1")
     return values.to_numpy().astype(np.str_)
 
 

@@ -1,4 +1,4 @@
-"""Data that needs no download: two generated puzzles for sequences, generated spirals, and scikit-learn's digits.
+"""Generated data: points in the plane that no straight line divides, and two puzzles for sequences.
 
 All of it is the same on every machine and in every run: generators are seeded by name of split and epoch.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from sklearn.datasets import make_circles, make_moons
 
-from modelrepo.tasks import Multiclass
+from modelrepo.tasks import Binary, Multiclass, Task
 from modelrepo.tensors import ShapeRange
-from training.data.dataset import Dataset, Images, Rows, Series, Split, Tokens, moments, numeric, regression
+from training.data.dataset import Dataset, Rows, Series, Split, Tokens, moments, numeric, regression
 
 VALIDATION, TEST = 1_000_001, 1_000_002  # seeds no epoch number reaches
 
@@ -29,44 +28,57 @@ def spirals() -> Dataset:
         at = along[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1) + rng.normal(0, 0.09, (count, 2))
         return Split({"features": at.astype(np.float32)}, arm)
 
-    train = points(0, 3000)
-    return Dataset(
-        name="spirals",
-        kind=Rows(columns=numeric(train.inputs["features"], ("x", "y"))),
-        task=Multiclass(labels=("red", "green", "blue")),
-        train=lambda _epoch: train,
-        validation=points(VALIDATION, 600),
-        test=points(TEST, 1500),
-    )
+    return _plane("spirals", Multiclass(labels=("red", "green", "blue")), points, (3000, 600, 1500))
 
 
-def digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels of 0 to 16, split 1,257 / 180 / 360 by class.
+def moons() -> Dataset:
+    """Two interleaved half circles with noise of 0.2 (scikit-learn's make_moons). 1,000 / 300 / 1,000 points."""
 
-    Each epoch moves every training picture by up to one pixel either way, which is worth about a point of accuracy.
+    def points(seed: int, count: int) -> Split:
+        at, lower = make_moons(count, noise=0.2, random_state=seed)
+        return _two(at, lower)
+
+    return _plane("moons", Binary(labels=("upper", "lower")), points, (1000, 300, 1000))
+
+
+def circles() -> Dataset:
+    """A circle within another, of half its radius, with noise of 0.1 (scikit-learn's make_circles). 1,000 / 300 / 1,000 points."""
+
+    def points(seed: int, count: int) -> Split:
+        at, inner = make_circles(count, noise=0.1, factor=0.5, random_state=seed)
+        return _two(at, inner)
+
+    return _plane("circles", Binary(labels=("outer", "inner")), points, (1000, 300, 1000))
+
+
+def xor() -> Dataset:
+    """Exclusive or (Minsky & Papert 1969): four clusters around (±1, ±1); do the signs differ? 1,000 / 300 / 1,000 points.
+
+    A linear model is right half of the time, or three times in four if it gives up one cluster.
     """
-    bunch = load_digits()
-    image = bunch.images.astype(np.float32)[:, None]  # [N, 1, 8, 8]
-    target = bunch.target.astype(np.int64)
-    rest, test = train_test_split(np.arange(len(target)), test_size=360, random_state=0, stratify=target)
-    train, validation = train_test_split(rest, test_size=180, random_state=0, stratify=target[rest])
 
-    def split(index: np.ndarray) -> Split:
-        return Split({"image": image[index]}, target[index])
+    def points(seed: int, count: int) -> Split:
+        rng = np.random.default_rng((5, seed))
+        corner = rng.permutation(np.arange(count) % 4)  # as many of each
+        sign = np.stack([corner % 2, corner // 2], axis=1) * 2 - 1
+        return _two(sign + rng.normal(0, 0.25, (count, 2)), sign[:, 0] != sign[:, 1])
 
-    def shifted(epoch: int) -> Split:
-        dy, dx = np.random.default_rng((4, epoch)).integers(0, 3, (2, len(train), 1, 1))  # 1 leaves the picture where it is
-        padded = np.pad(image[train, 0], ((0, 0), (1, 1), (1, 1)))
-        moved = padded[np.arange(len(train))[:, None, None], np.arange(8)[:, None] + dy, np.arange(8) + dx]
-        return Split({"image": moved[:, None]}, target[train])
+    return _plane("xor", Binary(labels=("same", "different")), points, (1000, 300, 1000))
 
+
+def _two(at: np.ndarray, second: np.ndarray) -> Split:
+    return Split({"features": at.astype(np.float32)}, second[:, None].astype(np.float32))  # targets [N, 1]
+
+
+def _plane(name: str, task: Task, points: Callable[[int, int], Split], counts: tuple[int, int, int]) -> Dataset:
+    train = points(0, counts[0])
     return Dataset(
-        name="digits",
-        kind=Images(height=8, width=8, **moments(image[train], (0, 2, 3))),
-        task=Multiclass(labels=tuple(str(name) for name in bunch.target_names)),
-        train=shifted,
-        validation=split(validation),
-        test=split(test),
+        name=name,
+        kind=Rows(columns=numeric(train.inputs["features"], ("x", "y"))),
+        task=task,
+        train=lambda _epoch: train,
+        validation=points(VALIDATION, counts[1]),
+        test=points(TEST, counts[2]),
     )
 
 
@@ -142,6 +154,3 @@ def recall() -> Dataset:
         validation=sequences(VALIDATION, 1000),
         test=sequences(TEST, 2000),
     )
-
-
-BUILTIN: dict[str, Callable[[], Dataset]] = {load.__name__: load for load in (spirals, digits, adding, recall)}
