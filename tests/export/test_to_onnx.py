@@ -7,6 +7,7 @@ import torch
 
 from export.errors import ConversionError
 from export.to_onnx import to_onnx
+from modelrepo.preprocessing import Numeric
 from modelrepo.tasks import Multiclass
 from modelrepo.tensors import ShapeRange
 from training.data.dataset import Rows, Series
@@ -22,6 +23,7 @@ def dims(path):
 
 
 TASK = Multiclass(labels=("a", "b", "c"))
+COLUMN = Rows(columns=(Numeric(name="x", mean=0.0, scale=1.0),))
 SERIES = Series(length=ShapeRange(axis="length", min=1, opt=5, max=9), mean=(0.0, 0.0), scale=(1.0, 1.0))
 
 
@@ -43,7 +45,7 @@ def test_every_lstm_of_a_process_keeps_its_time_axis(tmp_path):
 
 
 def test_the_file_tells_nothing_of_this_machine(tmp_path):
-    model = build(MLPConfig(hidden=(4,)), Rows(mean=(0.0,), scale=(1.0,)), TASK).eval()
+    model = build(MLPConfig(hidden=(4,)), COLUMN, TASK).eval()
     to_onnx(model, model.signature(), {"features": np.ones((3, 1), np.float32)}, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"], "weights lie in the file itself"
     content = (tmp_path / "m.onnx").read_bytes()
@@ -55,9 +57,10 @@ def test_normalisation_lies_inside_the_graph(tmp_path):
     import onnxruntime
 
     torch.manual_seed(0)
-    plain = build(MLPConfig(hidden=(4,)), Rows(mean=(0.0,), scale=(1.0,)), TASK).eval()
-    scaled = build(MLPConfig(hidden=(4,)), Rows(mean=(100.0,), scale=(10.0,)), TASK).eval()
+    plain = build(MLPConfig(hidden=(4,)), COLUMN, TASK).eval()
+    scaled = build(MLPConfig(hidden=(4,)), Rows(columns=(Numeric(name="x", mean=100.0, scale=10.0),)), TASK).eval()
     scaled.layers.load_state_dict(plain.layers.state_dict())
+    scaled.head.load_state_dict(plain.head.state_dict())
     answers = []
     for model, value in ((plain, 0.5), (scaled, 105.0)):
         to_onnx(model, model.signature(), {"features": np.ones((2, 1), np.float32)}, tmp_path / "m.onnx")
@@ -76,7 +79,7 @@ class Frozen(torch.nn.Module):
 
 
 def test_an_axis_that_came_out_fixed_is_named(tmp_path):
-    signature = build(MLPConfig(hidden=(4,)), Rows(mean=(0.0,), scale=(1.0,)), TASK).signature()
+    signature = build(MLPConfig(hidden=(4,)), COLUMN, TASK).signature()
     with pytest.raises(ConversionError, match=r"axis 0 \(batch\) of '(features|logits)' came out fixed at 3"):
         to_onnx(Frozen().eval(), signature, {"features": np.ones((3, 1), np.float32)}, tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
@@ -92,6 +95,6 @@ class Untranslatable(torch.nn.Module):
 
 
 def test_an_operation_without_translation_is_a_clear_error(tmp_path):
-    signature = build(MLPConfig(hidden=(4,)), Rows(mean=(0.0,), scale=(1.0,)), TASK).signature()
+    signature = build(MLPConfig(hidden=(4,)), COLUMN, TASK).signature()
     with pytest.raises(ConversionError, match="cannot express this untranslatable"):
         to_onnx(Untranslatable().eval(), signature, {"features": np.ones((3, 1), np.float32)}, tmp_path / "m.onnx")
