@@ -12,7 +12,7 @@ import numpy.typing as npt
 from modelrepo.tensors import ShapeRange
 from training.data import tables
 from training.data.dataset import DataError, Dataset, Series, Split, moments, regression
-from training.data.series import Steps, by_series, channel_names, channel_values, divided, padded
+from training.data.series import Steps, by_value, channel_names, channel_values, divided, padded, sizes
 from training.data.source import Source
 
 Span = tuple[int, int]  # steps of a history, from the first up to but without the second
@@ -28,8 +28,6 @@ def load_forecast(path: Path, source: Source) -> Dataset:
     `--window` (less where a series begins); half of the training windows are cut, anew each epoch, to lengths from the
     horizon's on, so that a shorter history is answered sensibly too. Raises DataError naming file, line, column and value.
     """
-    if source.group:
-        raise DataError(f"{path}: a forecast is divided in time, not by --group; tell several series apart with --series")
     frame = tables.read_table(path, source.header)
     if not source.target:
         raise DataError(f"{path}: say with --target which column to forecast; there are {tables.listed(frame.columns)}")
@@ -51,7 +49,8 @@ def load_forecast(path: Path, source: Source) -> Dataset:
 def sunspots() -> Dataset:
     """Yearly sunspot activity, 1700 to 2008, as it ships inside statsmodels: up to 44 years in, the next 11, about a cycle, out.
 
-    The answers of training end in 1915, those of validation in 1946, those of the test in 2008.
+    The answers of training end in 1915, those of validation in 1946, those of the test in 2008. To beat on the test: the last
+    year again has a mean absolute error of 58.9, the last 11 years again one of 29.3.
     """
     from statsmodels.datasets import sunspots as stored  # takes a second
 
@@ -86,6 +85,7 @@ def forecast(
     targets = [list(columns).index(target) for target in source.target]
     training = parts["training"]
     longest = np.minimum(training.before, source.window)
+    whole = training.split(longest, targets, horizon)
 
     def train(epoch: int) -> Split:
         rng = np.random.default_rng((6, epoch))
@@ -102,12 +102,13 @@ def forecast(
         kind=Series(length=ShapeRange(axis="length", min=shortest, opt=length, max=length), **moments(learnt, (0,))),
         task=regression(
             [f"{target}+{step}" for target in source.target for step in range(1, horizon + 1)],
-            training.split(longest, targets, horizon).targets,
+            whole.targets,
         ),
         train=train,
         validation=held_out[0],
         test=held_out[1],
         handling={
+            "rows": sizes(whole, *held_out),
             "channels": list(columns),
             "split": "in time: training answers first, then validation, then test; none reaches into the next",
             "training windows": f"half are up to {length} steps long, half are cut to {shortest} to {length}, anew each epoch",
@@ -157,4 +158,4 @@ def _histories(path: Path, source: Source, columns: Sequence[str]) -> list[Steps
         row, column = (int(at[0]) for at in np.nonzero(missing))
         where = tables.place(frame, row, columns[column], path)
         raise DataError(f"{where}: is missing; a forecast needs every step: fill it in, or leave the column out with --drop")
-    return divided(values, by_series(frame, source.series, path)[0]) if source.series else [values]
+    return divided(values, by_value(frame, source.series, path)[0]) if source.series else [values]

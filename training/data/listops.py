@@ -31,7 +31,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 def listops() -> Dataset:
-    """20,000 fresh expressions an epoch, 1,000 for validation and 2,000 for the test, of 8 to 40 tokens and at most 3 deep.
+    """20,000 fresh expressions an epoch, 1,000 for validation and 2,000 for the test, of 8 to 40 tokens, 2 or 3 deep.
 
     Which split an expression may fall in is told by its checksum, so that no test expression is ever trained on. The most
     frequent answer is right one time in nine.

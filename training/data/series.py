@@ -57,7 +57,7 @@ def load_series(path: Path, source: Source) -> Dataset:
         train=lambda _epoch: parts[0],
         validation=parts[1],
         test=parts[2],
-        handling={"channels": list(table.channels), **filled(missing)},
+        handling={"rows": sizes(*parts), "channels": list(table.channels), **filled(missing)},
     )
 
 
@@ -70,7 +70,7 @@ class LongTable:
     series: list[Steps]
     channels: tuple[str, ...]
     first: npt.NDArray[np.int64]  # the line each series starts at, [N]
-    groups: npt.NDArray[np.str_] | None
+    groups: npt.NDArray[np.int64] | None
     missing: int
 
     @property
@@ -85,7 +85,7 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
     if source.series is None or not source.target:
         raise DataError(f"{path}: series need --series, the column that tells them apart, and --target, what to predict of each")
     tables.require(frame, (source.series, *source.target, *source.drop, *([source.group] if source.group else [])), path)
-    code, first = by_series(frame, source.series, path)
+    code, first = by_value(frame, source.series, path)
     for column in source.target:
         _constant(frame, column, code, first, source.series, path)
         if source.task in ("regression", "multilabel") or len(source.target) > 1:
@@ -100,16 +100,19 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
             where = tables.place(frame, line, channels[int(empty.argmax())], path)
             name = frame[source.series][line]
             raise DataError(f"{where}: series {name!r} has no value here on any of its lines; leave the series or the column out")
-    groups = tables.texts(frame, source.group, path).to_numpy().astype(np.str_)[first] if source.group else None
+    groups = by_value(frame, source.group, path)[0][first] if source.group else None
     return LongTable(path, frame, [interpolated(steps) for steps in series], channels, first, groups, int(np.isnan(values).sum()))
 
 
-def by_series(frame: pl.DataFrame, column: str, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each line the number of its series, [lines], and for each series its first line, [series]."""
+def by_value(frame: pl.DataFrame, column: str, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each line the number of the column's value, [lines], and for each value the first line that has it, [values].
+
+    Raises DataError for a missing value.
+    """
     names = tables.texts(frame, column, path)
     if names.has_nulls():
         where = tables.place(frame, int(names.is_null().arg_max() or 0), column, path)
-        raise DataError(f"{where}: is empty, so the line belongs to no series")
+        raise DataError(f"{where}: is empty, so it is not known where the line belongs; fill it in, or leave the line out")
     _, first, code = np.unique(names.to_numpy().astype(np.str_), return_index=True, return_inverse=True)
     return code, first
 
@@ -155,6 +158,11 @@ def interpolated(steps: Steps) -> Steps:
     return np.stack(columns, axis=1)
 
 
+def sizes(train: Split, validation: Split, test: Split) -> dict[str, int]:
+    """How many rows the splits have, as `Dataset.handling` records it."""
+    return {"train": len(train), "validation": len(validation), "test": len(test)}
+
+
 def filled(missing: int) -> dict[str, str | int]:
     """What `Dataset.handling` records of missing values: nothing where there are none."""
     return {"missing values": missing, "missing values filled": FILLED} if missing else {}
@@ -195,8 +203,8 @@ def _constant(
     changed = same != same[first[code]]
     if changed.any():
         line = int(changed.argmax())
-        start = int(first[code[line]])
+        began = values[int(first[code[line]])]
         raise DataError(
-            f"{tables.place(frame, line, column, path)}: {same[line]!r}, but series {frame[series][line]!r} began with "
-            f"{same[start]!r}; a series has one value of {column!r}"
+            f"{tables.place(frame, line, column, path)}: {values[line]!r}, but series {frame[series][line]!r} began with "
+            f"{began!r}; a series has one value of {column!r}"
         )

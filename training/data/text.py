@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from modelrepo.tensors import ShapeRange
 from training.data import splits, tables, targets
 from training.data.dataset import DataError, Dataset, Split, Tokens
+from training.data.series import by_value
 from training.data.source import Source
 from training.data.tokenizer import UNKNOWN, byte_tokens, learn_bpe, padded, token_ids
 
@@ -29,12 +30,16 @@ def load_text(path: Path, source: Source) -> Dataset:
         len(texts),
         source,
         strata=targets.strata(frame, source, path),
-        groups=_groups(frame, source, path),
+        groups=by_value(frame, source.group, path)[0] if source.group else None,
         has_test=source.test_data is not None,
         has_validation=source.validation_data is not None,
     )
     task = targets.learn_task(frame, source, path, train)
-    tokenizer = _tokenizer([texts[row] for row in train], source)
+    if source.tokenizer == "bytes":
+        tokenizer = byte_tokens(lowercase=source.lowercase)
+    else:
+        tokenizer = learn_bpe([texts[row] for row in train], source.vocabulary, lowercase=source.lowercase)
+    vocabulary = Tokenizer.from_str(tokenizer).get_vocab()
     answers = targets.encode(task, frame, source, path)
     read = {"train": (texts, answers, train), "validation": (texts, answers, validation), "test": (texts, answers, test)}
     for part, other in (("validation", source.validation_data), ("test", source.test_data)):
@@ -47,14 +52,14 @@ def load_text(path: Path, source: Source) -> Dataset:
     return Dataset(
         name=path.stem,
         kind=Tokens(
-            vocabulary=Tokenizer.from_str(tokenizer).get_vocab_size(),
+            vocabulary=len(vocabulary),
             length=ShapeRange(
                 axis="length",
                 min=1,
                 opt=int(np.median(lengths["train"])),
                 max=max(int(length.max()) for length in lengths.values()),
             ),
-            unknown=Tokenizer.from_str(tokenizer).token_to_id(UNKNOWN),
+            unknown=vocabulary[UNKNOWN],
             tokenizer=tokenizer,
             description=f"the text of {source.text!r} as {'bytes' if source.tokenizer == 'bytes' else 'byte pair encoding'}",
         ),
@@ -63,6 +68,7 @@ def load_text(path: Path, source: Source) -> Dataset:
         validation=parts["validation"],
         test=parts["test"],
         handling={
+            "rows": {part: len(split) for part, split in parts.items()},
             f"texts cut after {source.max_length} tokens": {
                 part: sum(len(row) > source.max_length for row in rows) for part, rows in ids.items()
             },
@@ -83,19 +89,6 @@ def _texts(frame: pl.DataFrame, source: Source, path: Path) -> list[str]:
     if column.dtype.is_nested() or column.dtype == pl.Binary:
         raise DataError(f"{path}: column {source.text!r} holds {column.dtype}, not text")
     return column.cast(pl.String).fill_null("").to_list()
-
-
-def _groups(frame: pl.DataFrame, source: Source, path: Path) -> npt.NDArray[np.str_] | None:
-    return tables.texts(frame, source.group, path).fill_null("").to_numpy().astype(np.str_) if source.group else None
-
-
-def _tokenizer(texts: list[str], source: Source) -> str:
-    if source.tokenizer == "bytes":
-        return byte_tokens(lowercase=source.lowercase)
-    try:
-        return learn_bpe(texts, source.vocabulary, lowercase=source.lowercase)
-    except ValueError as error:
-        raise DataError(f"--vocabulary {source.vocabulary}: {error}") from error
 
 
 def _split(ids: list[list[int]], answers: npt.NDArray[np.generic], max_length: int) -> Split:

@@ -15,11 +15,10 @@ import numpy.typing as npt
 from modelrepo.tasks import Binary, Multiclass, Regression, Task
 from training.data import splits
 from training.data.dataset import DataError, Dataset, Split, regression
-from training.data.series import Steps, describe, filled, interpolated, padded
+from training.data.series import Steps, describe, filled, interpolated, padded, sizes
 from training.data.source import Source
 
 MISSING = ("?", "nan")
-UNSUITED = ("target", "drop", "text", "series", "horizon", "group")  # what a file without named columns cannot take
 
 
 def load_ts(path: Path, source: Source) -> Dataset:
@@ -28,9 +27,6 @@ def load_ts(path: Path, source: Source) -> Dataset:
     Labels are those of the header, in its order. Missing values are filled in from the same series (see `series.FILLED`),
     and `handling` counts them. Raises DataError naming file, line, series, channel and value.
     """
-    for option in UNSUITED:
-        if getattr(source, option):
-            raise DataError(f"{path}: a .ts file says itself what is a series and what to predict; leave out --{option}")
     file = read_ts(path)
     validation_file = read_ts(source.validation_data, file) if source.validation_data else None
     test_file = read_ts(source.test_data, file) if source.test_data else None
@@ -56,7 +52,7 @@ def load_ts(path: Path, source: Source) -> Dataset:
         train=lambda _epoch: parts[0],
         validation=parts[1],
         test=parts[2],
-        handling=filled(missing),
+        handling={"rows": sizes(*parts), **filled(missing)},
     )
 
 
