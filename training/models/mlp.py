@@ -75,10 +75,11 @@ class MLP(Model):
         else:
             self.prepare = nn.Sequential(Standardize(data, axis=-3), nn.Flatten())  # [N, C, H, W] -> [N, C * H * W]
             width = len(data.mean) * data.height * data.width
+        bias = config.norm != "batch"  # which would subtract it again
         layers: list[nn.Module] = []
         for features, out in pairwise((width, *config.hidden)):
             layer = nn.Sequential(
-                nn.Linear(features, out), norm(config.norm, out), activation(config.activation), nn.Dropout(config.dropout)
+                nn.Linear(features, out, bias), norm(config.norm, out), activation(config.activation), nn.Dropout(config.dropout)
             )
             layers.append(Residual(layer, features, out) if config.residual else layer)
             width = out
