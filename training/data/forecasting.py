@@ -12,7 +12,7 @@ import numpy.typing as npt
 from modelrepo.tensors import ShapeRange
 from training.data import tables
 from training.data.dataset import DataError, Dataset, Series, Split, moments, regression
-from training.data.series import Steps, by_value, channel_names, channel_values, divided, padded, sizes
+from training.data.series import Steps, by_value, channel_names, channel_values, divided, sizes
 from training.data.source import Source
 
 Span = tuple[int, int]  # steps of a history, from the first up to but without the second
@@ -33,6 +33,8 @@ def load_forecast(path: Path, source: Source) -> Dataset:
         raise DataError(f"{path}: say with --target which column to forecast; there are {tables.listed(frame.columns)}")
     tables.require(frame, (*source.target, *source.drop, *([source.series] if source.series else [])), path)
     columns = channel_names(frame, source, path)
+    if len(set(source.target)) < len(source.target):
+        raise DataError(f"--target names a column twice: {', '.join(source.target)}")
     for target in source.target:
         if target not in columns:
             raise DataError(f"{path}: --target {target} is also in --drop or --series; a forecast reads what it predicts")
@@ -80,7 +82,8 @@ def forecast(
         if not len(windows.starts):
             raise DataError(
                 f"{name}: the {part} steps hold no answer of {horizon} steps after a window of at least {shortest}; the longest "
-                f"of {len(histories)} series has {max(map(len, histories))} steps: bring longer ones, or lower --horizon"
+                f"of {len(histories)} series has {max(map(len, histories))} steps: bring longer ones, lower --horizon, or change "
+                "--validation and --test"
             )
     targets = [list(columns).index(target) for target in source.target]
     training = parts["training"]
@@ -92,6 +95,7 @@ def forecast(
         cut = rng.integers(shortest, longest + 1)
         return training.split(np.where(rng.random(len(cut)) < 0.5, longest, cut), targets, horizon)
 
+    idle = sum(end - begin < shortest + horizon for begin, end in spans[0])
     held_out = [
         parts[part].split(np.minimum(parts[part].before, source.window), targets, horizon) for part in ("validation", "test")
     ]
@@ -112,23 +116,26 @@ def forecast(
             "channels": list(columns),
             "split": "in time: training answers first, then validation, then test; none reaches into the next",
             "training windows": f"half are up to {length} steps long, half are cut to {shortest} to {length}, anew each epoch",
+            **({"series too short to train on": idle} if idle else {}),
         },
     )
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Forecasts to make: where each answer starts in `values` [steps of all series, C], and how many of its steps come before."""
+    """Forecasts to make: where each answer starts in `values` [steps of all series, C], and how many steps come before."""
 
-    values: Steps
+    values: npt.NDArray[np.float32]
     starts: npt.NDArray[np.int64]  # [N]
     before: npt.NDArray[np.int64]  # [N]
 
     def split(self, lengths: npt.NDArray[np.int64], targets: Sequence[int], horizon: int) -> Split:
         """Windows of these `lengths` [N], and the answers [N, targets * horizon] float32."""
         answers = self.values[self.starts[:, None] + np.arange(horizon)][..., targets]  # [N, horizon, targets]
-        answers = answers.transpose(0, 2, 1).reshape(len(answers), -1).astype(np.float32)  # [N, targets * horizon]
-        return padded([self.values[start - length : start] for start, length in zip(self.starts, lengths, strict=True)], answers)
+        mask = np.arange(lengths.max(initial=1)) < lengths[:, None]  # [N, T]
+        steps = (self.starts - lengths)[:, None] + np.arange(mask.shape[1])  # [N, T]
+        sequence = self.values[np.where(mask, steps, 0)] * mask[..., None]  # [N, T, C]
+        return Split({"sequence": sequence, "mask": mask}, answers.transpose(0, 2, 1).reshape(len(answers), -1))
 
 
 def divide(lengths: Sequence[int], validation: float, test: float) -> tuple[list[Span], list[Span], list[Span]]:
@@ -147,7 +154,7 @@ def find_windows(histories: list[Steps], spans: list[Span] | None, shortest: int
         starts.append(offset + here)
         before.append(here)
         offset += len(steps)
-    return Windows(np.concatenate(histories), np.concatenate(starts), np.concatenate(before))
+    return Windows(np.concatenate(histories).astype(np.float32), np.concatenate(starts), np.concatenate(before))
 
 
 def _histories(path: Path, source: Source, columns: Sequence[str]) -> list[Steps]:

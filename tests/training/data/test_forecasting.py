@@ -114,6 +114,7 @@ def test_several_series_in_one_table_are_each_divided_in_time(tmp_path):
     pl.DataFrame([*shops, {"shop": "new", "sold": 5}]).write_parquet(tmp_path / "shops.parquet")
     dataset = load_forecast(tmp_path / "shops.parquet", Source(series="shop", target=("sold",), horizon=2, window=6))
     assert dataset.test.targets[:, 0].tolist() == [*range(32, 39), *range(1032, 1039)]
+    assert dataset.handling["series too short to train on"] == 1
 
 
 @pytest.mark.parametrize(
