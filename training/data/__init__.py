@@ -58,7 +58,7 @@ def load(name: str, source: Source = Source()) -> Dataset:  # noqa: B008 - froze
         _refuse_options(source, f"--data {name} is built in, with its own splits", ())
         return BUILTIN[name]()
     path = Path(name)
-    if not path.exists():
+    if not name or not path.exists():
         where = "no such file or folder; " if "/" in name or path.suffix else ""
         raise DataError(
             f"no data called {name!r}{near(name, BUILTIN)}: {where}built in are {', '.join(BUILTIN)}; a path may lead to {FORMATS}"

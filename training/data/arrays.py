@@ -121,7 +121,7 @@ def _part(path: Path, arrays: dict[str, Array], roles: dict[str, str]) -> Part:
         inputs = {"image": channels_first(values)}
     else:
         raise DataError(
-            f"{path}: array {name!r} has shape {list(values.shape)}; see what X may be in the documentation of .npz data"
+            f"{path}: array {name!r} has shape {list(values.shape)}; X may be [N, F], [N, T, C], [N, H, W] or [N, C, H, W]"
         )
     return Part(path, inputs, _answers(path, roles["y"], arrays[roles["y"]], len(values)))
 
@@ -146,7 +146,7 @@ def _sequences(path: Path, name: str, values: Array, company: dict[str, Array]) 
         lengths = mask.sum(axis=1)
         if role == "lengths" and (given != lengths).any():
             row = int((given != lengths).argmax())
-            raise DataError(f"{path}: {role!r} says {given[row]} at {[row]}, but {name!r} has {steps} steps")
+            raise DataError(f"{path}: {role!r} says {given[row]} for row {row}, but {name!r} has {steps} steps")
         wrong = (mask != (np.arange(steps) < lengths[:, None])).any(axis=1) | (lengths == 0)
         if wrong.any():
             raise DataError(

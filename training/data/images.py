@@ -134,7 +134,9 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     """The pictures of each class, in the order of their names."""
     classes = {folder.name: [file for file in _below(folder) if _is_picture(file)] for folder in _folders(path)}
     if not classes:
-        raise DataError(f"{path}: has no folders; images lie in one folder per class, whose name is the label")
+        raise DataError(
+            f"{path}: has no folders; images lie in one folder per class, whose name is the label, and for other data give the file"
+        )
     for label, files in classes.items():
         if not files:
             raise DataError(f"{path / label}: no pictures in this class ({', '.join(SUFFIXES)}); remove the folder, or fill it")

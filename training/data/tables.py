@@ -61,8 +61,8 @@ def near(name: str, names: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """Names for an error message, the first `most` of them."""
-    names = list(names)
+    """Names for an error message, the first `most` of them, each cut to 40 characters: it may be a text mistaken for a header."""
+    names = [name if len(name) <= 40 else f"{name[:39]}…" for name in names]
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
@@ -104,8 +104,9 @@ def numbers(frame: pl.DataFrame, column: str, path: Path) -> npt.NDArray[np.floa
     values = frame[column]
     if values.dtype.is_temporal():
         raise DataError(f"{path}: column {column!r} holds {values.dtype}, not numbers; leave it out with --drop {column}")
-    read = as_numbers(values if values.dtype.is_numeric() or values.dtype == pl.Boolean else texts(frame, column, path))
-    wrong = (read.is_null() & texts(frame, column, path).is_not_null()) | (read.abs() > LARGEST).fill_null(False)
+    given = values if values.dtype.is_numeric() or values.dtype == pl.Boolean else texts(frame, column, path)
+    read = as_numbers(given)
+    wrong = (read.is_null() & given.is_not_null()) | (read.is_not_nan() & (read.abs() > LARGEST)).fill_null(False)
     if wrong.any():
         row = int(wrong.arg_max() or 0)
         raise DataError(f"{place(frame, row, column, path)}: {str(values[row])!r} is no number, or too large a one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from training.data.builtin.bundled import breast_cancer, diabetes, digits, digits_rows, iris, wine
-from training.data.builtin.fashion_mnist import fashion_mnist
+from training.data.builtin.fashion import fashion_mnist
 from training.data.builtin.generated import adding, circles, moons, recall, spirals, xor
 from training.data.dataset import Dataset
 from training.data.forecasting import sunspots
