@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch.export import Dim
 
+from export import rnn
 from export.errors import ConversionError
 from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
 from training.models import Model
@@ -41,6 +42,7 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
                 output_names=[spec.name for spec in signature.outputs],
                 opset_version=OPSET,
                 dynamic_shapes=dynamic,
+                custom_translation_table=rnn.TRANSLATIONS,
                 dynamo=True,
                 external_data=False,
                 verbose=False,

@@ -21,7 +21,7 @@ from training.data.dataset import Series, Tokens
 from training.models import checks
 from training.models.base import Model
 from training.models.layers import Head, Init, Standardize, initialise
-from training.models.sequences import Pooling, last_real, pool, reverse, sequence_inputs
+from training.models.sequences import Embedding, Pooling, last_real, pool, reverse, sequence_inputs
 from training.models.ssm import S4D
 
 Cell = Literal["lstm", "gru", "rnn", "ssm"]
@@ -122,7 +122,7 @@ class LSTM(Model):
         self.config = config
         self.data = data
         if isinstance(data, Tokens):
-            self.embed = nn.Embedding(data.vocabulary, config.hidden)
+            self.embed = Embedding(data.vocabulary, config.hidden)
             width = config.hidden
         else:
             self.embed = Standardize(data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelrepo.tensors import Bounds, ShapeRange, TensorSpec
 from training.data.dataset import Series, Tokens
@@ -23,6 +24,21 @@ def sequence_inputs(kind: Series | Tokens, batch: ShapeRange) -> tuple[TensorSpe
         value = TensorSpec(name="sequence", dtype="float32", shape=(batch, kind.length, len(kind.mean)), description="raw steps")
         real = "true where a step is real"
     return value, TensorSpec(name="mask", dtype="bool", shape=(batch, kind.length), role="mask", description=real)
+
+
+class Embedding(nn.Embedding):
+    """A trained vector per token, [N, T] int64 -> [N, T, D].
+
+    Drawn with variance 1/D and multiplied by sqrt(D) (Vaswani et al. 2017, section 3.4): of order 1, as position codes are, and
+    yet a step of Adam takes it far.
+    """
+
+    def __init__(self, vocabulary: int, dim: int) -> None:
+        super().__init__(vocabulary, dim)
+        nn.init.normal_(self.weight, std=dim**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens) * math.sqrt(self.embedding_dim)
 
 
 def last_real(x: Tensor, mask: Tensor) -> Tensor:
@@ -45,7 +61,8 @@ def pool(x: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 def reverse(x: Tensor, mask: Tensor) -> Tensor:
     """The real positions of each row in the opposite order, the padding left where it is: x [N, T, D], mask [N, T]."""
-    position = torch.arange(x.shape[1], device=x.device)  # [T]
+    # The length is read off the mask: the exporter loses sight of that of a recurrence's states (torch 2.13).
+    position = torch.arange(mask.shape[1], device=mask.device)  # [T]
     mirrored = mask.sum(dim=1, keepdim=True) - 1 - position  # [N, T], negative in the padding
     index = torch.where(mask, mirrored, position)
     return x.gather(1, index.unsqueeze(2).expand(-1, -1, x.shape[2]))

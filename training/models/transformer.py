@@ -25,7 +25,7 @@ from training.models.attention import Attention
 from training.models.base import Model
 from training.models.layers import Activation, Head, Init, Standardize, activation, initialise, norm
 from training.models.positions import Learned, Rotary, Sinusoidal
-from training.models.sequences import pool, sequence_inputs
+from training.models.sequences import Embedding, pool, sequence_inputs
 
 Norm = Literal["layer", "rms"]  # statistics over a batch would mix padding with what is real
 Positions = Literal["sinusoidal", "learned", "rotary"]
@@ -61,7 +61,7 @@ class TransformerConfig:
     patch: int = 4
     """For pictures: height and width of a patch in pixels."""
     init: Init = "auto"
-    """How weights are drawn: auto is xavier. Embeddings are normal, positions and the vector in front small."""
+    """How the weights of linear layers are drawn: auto is xavier."""
 
     def __post_init__(self) -> None:
         checks.one_of("activation", self.activation, Activation)
@@ -140,7 +140,7 @@ class Transformer(Model):
         self.data = data
         match data:
             case Tokens():
-                self.embed = nn.Embedding(data.vocabulary, config.dim)
+                self.embed = Embedding(data.vocabulary, config.dim)
                 length = data.length.max
             case Series():
                 self.embed = nn.Sequential(Standardize(data), nn.Linear(len(data.mean), config.dim))
@@ -210,7 +210,7 @@ class Transformer(Model):
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(2), 0)  # whatever lies in the padding
         if self.front is not None:  # in front, so that padding stays on the right
-            x = torch.cat([self.front.expand(len(x), 1, -1), x], dim=1)  # [N, 1 + T, D]
+            x = torch.cat([self.front.expand(x.shape[0], 1, -1), x], dim=1)  # [N, 1 + T, D]
             mask = None if mask is None else torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         return self.dropout(self.positions(x)), mask
 
