@@ -33,8 +33,8 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 def listops() -> Dataset:
     """20,000 fresh expressions an epoch, 1,000 for validation and 2,000 for the test, of 8 to 40 tokens, 2 or 3 deep.
 
-    Which split an expression may fall in is told by its checksum, so that no test expression is ever trained on. The most
-    frequent answer is right one time in nine.
+    Which split an expression may fall in is told by its checksum, so that no test expression is ever trained on. To beat:
+    the most frequent answer is right in 11 % of the test, the most frequent to the outermost operation in 25 %.
     """
     tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

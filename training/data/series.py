@@ -84,14 +84,18 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
     frame = tables.read_table(path, source.header)
     if source.series is None or not source.target:
         raise DataError(f"{path}: series need --series, the column that tells them apart, and --target, what to predict of each")
-    tables.require(frame, (source.series, *source.target, *source.drop, *([source.group] if source.group else [])), path)
+    tables.require(frame, (source.series, *source.target), path)
+    if not like:  # a table that is not divided needs no groups, and nothing it leaves out
+        tables.require(frame, (*source.drop, *([source.group] if source.group else [])), path)
     code, first = by_value(frame, source.series, path)
     for column in source.target:
         _constant(frame, column, code, first, source.series, path)
         if source.task in ("regression", "multilabel") or len(source.target) > 1:
             tables.numbers(frame, column, path)  # an error here names the line in the file
-    if source.group:
+    groups = None
+    if source.group and not like:
         _constant(frame, source.group, code, first, source.series, path)
+        groups = by_value(frame, source.group, path)[0][first]
     channels = like.channels if like else channel_names(frame, source, path, exclude=(*source.target, source.group))
     values = channel_values(frame, channels, path)  # [lines, C]
     series = divided(values, code)
@@ -100,7 +104,6 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
             where = tables.place(frame, line, channels[int(empty.argmax())], path)
             name = frame[source.series][line]
             raise DataError(f"{where}: series {name!r} has no value here on any of its lines; leave the series or the column out")
-    groups = by_value(frame, source.group, path)[0][first] if source.group else None
     return LongTable(path, frame, [interpolated(steps) for steps in series], channels, first, groups, int(np.isnan(values).sum()))
 
 

@@ -17,6 +17,7 @@ from training.data import splits
 from training.data.dataset import DataError, Dataset, Split, regression
 from training.data.series import Steps, describe, filled, interpolated, padded, sizes
 from training.data.source import Source
+from training.data.tables import LARGEST
 
 MISSING = ("?", "nan")
 
@@ -148,9 +149,9 @@ def _channel(text: str, where: str) -> npt.NDArray[np.float64]:
     except ValueError:
         step = next(step for step, value in enumerate(values) if not _is_number(value))
         raise DataError(f"{where}, step {step + 1}: {values[step]!r} is no number") from None
-    if np.isinf(numbers).any():
-        step = int(np.isinf(numbers).argmax())
-        raise DataError(f"{where}, step {step + 1}: {values[step]!r} is no finite number")
+    if (large := np.abs(numbers) > LARGEST).any():
+        step = int(large.argmax())
+        raise DataError(f"{where}, step {step + 1}: {values[step]!r} is too large a number")
     return numbers
 
 
@@ -172,8 +173,8 @@ def _equally_long(channels: list[npt.NDArray[np.float64]], where: str) -> list[n
 def _answer(answer: str, labels: tuple[str, ...], where: str) -> str:
     if labels and answer not in labels:
         raise DataError(f"{where}: label {answer!r} is none of those of @classLabel: {', '.join(labels)}")
-    if not labels and (not _is_number(answer) or not np.isfinite(float("nan" if answer.lower() in MISSING else answer))):
-        raise DataError(f"{where}: target {answer!r} is no finite number")
+    if not labels and not (_is_number(answer) and answer.lower() not in MISSING and abs(float(answer)) <= LARGEST):
+        raise DataError(f"{where}: target {answer!r} is no number, or too large a one")
     return answer
 
 

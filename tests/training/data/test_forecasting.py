@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.dataset import DataError
@@ -29,6 +29,7 @@ def steps(split):
     return set(split.inputs["sequence"][..., 0][split.inputs["mask"]]), set(split.targets.flat)
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(20, 90), min_size=1, max_size=3).filter(lambda lengths: max(lengths) >= 80),
     horizon=st.integers(1, 8),
@@ -44,6 +45,7 @@ def test_no_step_of_a_later_answer_is_trained_on(lengths, horizon, window, epoch
     assert not (seen_in_validation | chosen_by) & judged_by
 
 
+@settings(max_examples=60, deadline=None)
 @given(lengths=st.lists(st.integers(80, 90), min_size=1, max_size=3), horizon=st.integers(1, 8), window=st.integers(2, 12))
 def test_an_answer_follows_its_window_within_one_series(lengths, horizon, window):
     histories = counting(*lengths)

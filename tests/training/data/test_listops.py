@@ -75,6 +75,15 @@ def test_no_answer_is_much_more_frequent_than_another(dataset):
     assert shares.max() < 0.125
 
 
+def test_the_outermost_operation_alone_tells_one_answer_in_four(dataset):
+    train, test = expressions(TRAIN, 1, 5000), dataset.test
+    operation, asked = train.inputs["tokens"][:, 0], test.inputs["tokens"][:, 0]
+    guess = {number: np.bincount(train.targets[operation == number]).argmax() for number in set(operation)}
+    assert np.mean([guess[number] == answer for number, answer in zip(asked, test.targets, strict=True)]) == pytest.approx(
+        0.25, abs=0.03
+    )
+
+
 def test_each_epoch_has_fresh_expressions_and_each_run_the_same():
     one, again, two = (expressions(TRAIN, epoch, 300) for epoch in (1, 1, 2))
     np.testing.assert_array_equal(one.inputs["tokens"], again.inputs["tokens"])

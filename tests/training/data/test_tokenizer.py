@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -13,6 +13,7 @@ BYTES = byte_tokens()
 LEARNT = learn_bpe(TEXTS, 300)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(min_size=1))
 def test_bytes_are_the_bytes_of_any_text_and_give_it_back(text):
     tokens, mask = encode(BYTES, [text], 10_000)
@@ -21,6 +22,7 @@ def test_bytes_are_the_bytes_of_any_text_and_give_it_back(text):
     assert Tokenizer.from_str(BYTES).decode(ids) == text
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text(min_size=1))
 def test_a_learnt_tokenizer_knows_every_text(text):
     tokens, mask = encode(LEARNT, [text], 10_000)
