@@ -11,7 +11,7 @@ from export.to_onnx import to_onnx
 from modelrepo.preprocessing import Categorical, Numeric
 from modelrepo.tasks import Binary, Multiclass, Regression
 from modelrepo.tensors import ShapeRange
-from training.data.dataset import Images, Rows, Series
+from training.data.dataset import Images, Rows, Series, Tokens
 
 LABELS = Multiclass(labels=("a", "b", "c"))
 NUMBERS = Regression(targets=("t", "u"), mean=(5.0, -100.0), scale=(0.5, 30.0))
@@ -19,6 +19,7 @@ TASKS = (LABELS, Binary(labels=("no", "yes")), NUMBERS)
 
 LENGTH = ShapeRange(axis="length", min=1, opt=5, max=19)
 SERIES = Series(length=LENGTH, mean=(0.5, -1.0), scale=(2.0, 1.0))
+TOKENS = Tokens(length=LENGTH, vocabulary=11)
 GREY = Images(height=8, width=8, mean=(0.5,), scale=(2.0,))
 COLOUR = Images(height=9, width=7, mean=(0.5, 0.0, 1.0), scale=(2.0, 1.0, 0.5))
 TABLE = Rows(columns=(Numeric(name="x", mean=1.0, scale=2.0), Numeric(name="y", mean=-1.0, scale=0.5)))
