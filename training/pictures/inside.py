@@ -94,7 +94,8 @@ def kernels(path: Path, model: nn.Module) -> None:
     if not colour:
         figure.colorbar(shown, ax=panels, label="weight", shrink=0.7)
     layout = "x".join(map(str, weights.shape[2:]))
-    what = f"{first.out_channels} kernels of {layout}, {first.in_channels} channel{'s' if first.in_channels > 1 else ''}"
+    channels = "1 channel" if first.in_channels == 1 else f"{first.in_channels} channels{'' if weights.ndim == 4 else ' (rows)'}"
+    what = f"{first.out_channels} kernels of {layout}, {channels}"
     figure.suptitle(f"First convolution: {what}", fontsize="medium")
     save(figure, path)
 
@@ -106,6 +107,8 @@ def attention(path: Path, model: Model, split: Split, kind: Kind) -> None:
     `model.attention_weights(**inputs)` gives one [N, heads, T, T] per layer. The row is the longest that has readable names
     at its positions, or else the shortest.
     """
+    from matplotlib.colors import PowerNorm
+
     inputs = split.inputs
     lengths = inputs["mask"].sum(axis=1) if "mask" in inputs else np.ones(len(split))
     readable = lengths <= READABLE
@@ -116,16 +119,17 @@ def attention(path: Path, model: Model, split: Split, kind: Kind) -> None:
         for name, array in split.rows(slice(row, row + 1)).inputs.items()
     }
     weights = [layer[0].float().cpu().numpy() for layer in model.attention_weights(**alone)]  # each [heads, T, T]
-    names = _positions(alone, kind, weights[0].shape[-1])
+    front = getattr(model, "front", None) is not None  # pooling cls puts a vector there
+    names = _positions(alone, kind, weights[0].shape[-1], front)
     down, across = len(weights), weights[0].shape[0]
-    side = 2.0 if len(names) <= READABLE else 1.7
+    side = max(2.0, 0.11 * len(names))
     long = 0.06 * max(map(len, names), default=0)
     figure = paper(across * side + 1.2 + long, down * side + 0.9 + long)
     panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     for layer, heads in enumerate(weights):
         for head, shares in enumerate(heads):
             axes = panels[layer, head]
-            shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+            shown = axes.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")  # small shares show too
             axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize="small")
             if names:
                 axes.set_xticks(range(len(names)), names, rotation=90, fontsize="xx-small")
@@ -137,18 +141,17 @@ def attention(path: Path, model: Model, split: Split, kind: Kind) -> None:
     save(figure, path)
 
 
-def _positions(inputs: dict[str, torch.Tensor], kind: Kind, length: int) -> list[str]:
-    """Names of the positions: tokens as text where there is a tokenizer, token numbers, or none where they are too many."""
+def _positions(inputs: dict[str, torch.Tensor], kind: Kind, length: int, front: bool) -> list[str]:
+    """Names of the positions: tokens as text where there is a tokenizer, else numbers; none where they are too many."""
     if length > READABLE + 1:
         return []
-    if not isinstance(kind, Tokens):
-        return [str(number) for number in range(1, length + 1)]
-    tokens = inputs["tokens"][0].tolist()
-    names = [str(token) for token in tokens]
-    if kind.tokenizer:
-        from tokenizers import Tokenizer
+    names = [str(number) for number in range(1, length + 1 - front)]
+    if isinstance(kind, Tokens):
+        tokens = inputs["tokens"][0].tolist()
+        names = [str(token) for token in tokens]
+        if kind.tokenizer:
+            from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_str(kind.tokenizer)
-        names = [tokenizer.decode([token], skip_special_tokens=False).strip() or "␣" for token in tokens]
-    front = ["(front)"] * (length - len(names))  # the vector that pooling cls puts there
-    return [*front, *(plain(name, 12) for name in names)]
+            tokenizer = Tokenizer.from_str(kind.tokenizer)
+            names = [tokenizer.decode([token], skip_special_tokens=False).strip() or "␣" for token in tokens]
+    return [*["(front)"] * front, *(plain(name, 12) for name in names)]

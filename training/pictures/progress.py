@@ -23,7 +23,8 @@ def curves(path: Path, epochs: Rows, best: int | None = None) -> None:
 
     names = dict.fromkeys(key.partition("/")[2] for row in epochs for key in row if key.partition("/")[0] in SPLITS)
     figure = paper(4.8 * min(2, len(names)) + 0.6, 3.4 * math.ceil(len(names) / 2))
-    panels = figure.subplots(math.ceil(len(names) / 2), min(2, len(names)), squeeze=False).flat
+    panels = list(figure.subplots(math.ceil(len(names) / 2), min(2, len(names)), squeeze=False).flat)
+    first, last = epochs[0]["epoch"], epochs[-1]["epoch"]
     for axes, name in zip(panels, names, strict=False):
         for split, (label, colour) in SPLITS.items():
             points = [(row["epoch"], row[f"{split}/{name}"]) for row in epochs if f"{split}/{name}" in row]
@@ -33,11 +34,11 @@ def curves(path: Path, epochs: Rows, best: int | None = None) -> None:
                 )
         if best is not None:
             axes.axvline(best, color=GREY, linestyle=":", label=f"kept: epoch {best}")
-        axes.set(title=plain(name), xlabel="epoch")
+        axes.set(title=plain(name), xlabel="epoch", xlim=(first - 0.03 * (last - first) - 0.1, last + 0.03 * (last - first) + 0.1))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
         tidy(axes)
-    for axes in panels:
+    for axes in panels[len(names) :]:
         axes.set_axis_off()
     save(figure, path)
 

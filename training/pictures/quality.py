@@ -21,6 +21,7 @@ from training.pictures.canvas import BLACK, BLUE, GREY, ORANGE, paper, plain, sa
 Array = npt.NDArray[np.generic]
 
 BINS = 15  # Guo et al. 2017
+ENOUGH = 10  # answers in a bin for its share to mean something
 COUNTED = 20  # with more labels than this there is no room for numbers in a matrix
 PANELS = 6
 STEP = re.compile(r"(.+)\+(\d+)")  # how the targets of a forecast are named
@@ -52,7 +53,7 @@ def confusion(path: Path, task: Task, outputs: Array, targets: Array) -> None:
     figure.colorbar(shown, ax=axes, label="share of the row")
     every = math.ceil(len(rows) / 40)
     columns = [plain(column, 16) for column in columns]
-    turned = {"rotation": 90} if max(map(len, columns)) > 3 else {}
+    turned = {"rotation": 90} if max(map(len, columns)) > max(3, 36 / len(columns)) else {}
     axes.set_xticks(range(0, len(columns), every), columns[::every], **turned)
     axes.set_yticks(range(0, len(rows), every), rows[::every])
     if few:
@@ -69,8 +70,10 @@ def calibration(path: Path, task: Task, outputs: Array, targets: Array) -> None:
 
     The probability is that of the answer for multiclass, of the second label for binary, of each label for multilabel.
     """
+    from matplotlib.ticker import NullFormatter
+
     assert not isinstance(task, Regression)  # draw() asks for this of classifications only
-    figure = paper(5.2, 5.6)
+    figure = paper(5.4, 6.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
     versions = [(f"temperature {task.temperature:.3g}", task.temperature, BLUE)]
@@ -80,14 +83,16 @@ def calibration(path: Path, task: Task, outputs: Array, targets: Array) -> None:
         confidence, right = _probabilities(task, outputs / temperature, targets)
         mean, share, count = reliability(confidence, right)
         error = float((count * np.abs(mean - share)).sum() / count.sum())
-        above.plot(mean, share, color=colour, marker="o", markersize=4, label=f"{label}: calibration error {error:.3f}")
+        some = count >= ENOUGH
+        shown = f"{label}: calibration error {error:.3f}"
+        above.plot(mean[some], share[some], color=colour, marker="o", markersize=5, label=shown)
+        above.plot(mean[~some], share[~some], "o", color=colour, markersize=3, alpha=0.4, markeredgewidth=0)
         below.hist(confidence, bins=BINS, range=(0, 1), color=colour, histtype="step", linewidth=1.5)
-    above.set(
-        title=f"Calibration on {len(targets):,} test rows",
-        ylabel="share that is right" if isinstance(task, Multiclass) else "share of true labels",
-    )
-    above.legend(frameon=False, loc="upper left")
-    below.set(xlabel="probability given", ylabel="answers", xlim=(-0.02, 1.02))
+    said = "share that is right" if isinstance(task, Multiclass) else "share for which it is true"
+    above.set(title=f"Calibration on {len(targets):,} test rows", ylabel=said, xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    below.set(xlabel=f"probability given (pale dots: fewer than {ENOUGH} answers)", ylabel="answers", yscale="log")
+    below.yaxis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside lower center", frameon=False, fontsize="small")
     tidy(above)
     tidy(below)
     save(figure, path)
@@ -116,7 +121,7 @@ def predicted(path: Path, task: Regression, outputs: Array, targets: Array) -> N
     across = min(3, len(chosen))
     down = math.ceil(len(chosen) / across)
     figure = paper(3.4 * across + (1.4 if across == 1 else 0), 3.4 * down + (1.0 if across == 1 else 0))
-    panels = figure.subplots(down, across, squeeze=False).flat
+    panels = list(figure.subplots(down, across, squeeze=False).flat)
     for axes, at in zip(panels, chosen, strict=False):
         y, truth = outputs[:, at].astype(np.float64), targets[:, at].astype(np.float64)
         ends = [float(min(y.min(), truth.min())), float(max(y.max(), truth.max()))]
@@ -127,7 +132,7 @@ def predicted(path: Path, task: Regression, outputs: Array, targets: Array) -> N
         axes.set_title(f"{plain(task.targets[at])}: {r2}MAE {np.abs(y - truth).mean():.3g}", fontsize="medium")
         axes.set(xlabel="true", ylabel="predicted", aspect="equal", adjustable="datalim")
         tidy(axes)
-    for axes in panels:
+    for axes in panels[len(chosen) :]:
         axes.set_axis_off()
     figure.suptitle(f"Predictions on {len(targets):,} test rows")
     save(figure, path)
