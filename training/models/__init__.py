@@ -28,7 +28,7 @@ def family_of(config: ModelConfig) -> str:
 
 
 def build(config: ModelConfig, data: Kind, task: Task) -> Model:
-    """A freshly initialised model. Raises DataError where the family does not read that kind of data, or pictures so small."""
+    """A freshly initialised model. Raises DataError where the family does not read that kind of data."""
     name = family_of(config)
     model = FAMILIES[name][0]
     if not isinstance(data, model.kinds):
