@@ -35,7 +35,7 @@ def curves(path: Path, epochs: Rows, best: int | None = None) -> None:
         if best is not None:
             axes.axvline(best, color=GREY, linestyle=":", label=f"kept: epoch {best}")
         axes.set(title=plain(name), xlabel="epoch", xlim=(first - 0.03 * (last - first) - 0.1, last + 0.03 * (last - first) + 0.1))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.legend(frameon=False)
         tidy(axes)
     for axes in panels[len(names) :]:
@@ -89,7 +89,7 @@ def gradient_norms(path: Path, epochs: Rows) -> None:
         axes.set_yticks(range(0, len(layers), every), names[::every], fontsize="x-small")
         axes.set_ylabel("layer, the first on top")
     axes.set(title="Gradient of each layer at the end of an epoch", xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     save(figure, path)
 
 
