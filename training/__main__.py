@@ -36,7 +36,13 @@ def main(arguments: list[str]) -> int:
     family = first.parse_args(arguments[:1]).family
     try:
         default, rest = _start(family, arguments[1:])
-        config = tyro.cli(Config, args=rest, default=default, prog=f"python -m training {family}", config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff))
+        config = tyro.cli(
+            Config,
+            args=rest,
+            default=default,
+            prog=f"python -m training {family}",
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        )
         logs.configure(config.control.log_format)
         if config.control.find_lr:
             return _find(config)

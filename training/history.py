@@ -17,6 +17,7 @@ import io
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from training import atomic
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
-EVENTS = "events.out.tfevents.*"
+EVENTS = "tensorboard"
 RUN_ID = "mlflow-run.txt"
 
 BUFFERED = 1000  # steps held in memory at most; then they are written, though not yet flushed to the disk
@@ -67,16 +68,20 @@ class History:
         atomic.write(folder / JSONL, "".join(lines).encode())
         atomic.write(folder / CSV, _table(self._columns, self._epochs).encode())
         if not step:
-            for events in folder.glob(EVENTS):
-                events.unlink()
+            shutil.rmtree(folder / EVENTS, ignore_errors=True)
         self._jsonl = (folder / JSONL).open("a", encoding="utf-8")
         self._csv = (folder / CSV).open("a", encoding="utf-8", newline="")
-        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._board = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else None)
         if not step:
             self._board.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
         self._steps: list[tuple[int, dict[str, Any], float]] = []
         self._last = step
         self.folder = folder
+
+    @property
+    def epochs(self) -> Sequence[Row]:
+        """The epochs recorded so far."""
+        return self._epochs
 
     def __enter__(self) -> Self:
         return self

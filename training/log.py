@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from typing import Literal
 
@@ -19,8 +20,11 @@ class JsonLines(logging.Formatter):
 
 
 def configure(style: Literal["text", "json"]) -> None:
-    """Send what `training` logs to standard output in that style; other libraries only where they warn."""
+    """Send what `training` logs to standard output in that style; other libraries only where they warn.
+
+    Of several processes that torchrun started, only the first has something to say.
+    """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines() if style == "json" else logging.Formatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("training").setLevel(logging.INFO)
+    logging.getLogger("training").setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)

@@ -42,7 +42,7 @@ def fit(config: Config, dataset: Dataset | None = None) -> Facts:
         split = dataset.train(1)
         objective = Objective(dataset.task, config.loss, split.targets)
         state = State(model, config.optimisation, config.epochs, len(batches(len(split), config, 1)))
-        run.begin(state)
+        run.begin(state, objective)
         net = world.wrap(torch.compile(model) if config.compile else model)
         step = Step(net, state, objective, dataset.kind, config, world)
         score(state.judged, objective, dataset.validation.rows(slice(ROWS)))  # fails now rather than after an epoch

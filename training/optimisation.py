@@ -77,11 +77,11 @@ def optimizer(model: nn.Module, config: Optimisation) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     match config.optimizer:
         case "sgd":
-            return torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
+            return torch.optim.SGD(groups, config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, config.learning_rate)
+            return torch.optim.Adam(groups, config.learning_rate, fused=True)
         case "adamw":
-            return torch.optim.AdamW(groups, config.learning_rate)
+            return torch.optim.AdamW(groups, config.learning_rate, fused=True)
 
 
 class Rate:

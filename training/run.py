@@ -22,20 +22,24 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from modelrepo.tasks import Metric
-from training import atomic, checkpoint, diagnosis, lineage, tasks
+from training import atomic, card, checkpoint, lineage, pictures, tasks
 from training.checkpoint import UNFINISHED, CheckpointError, Facts
 from training.config import Config
 from training.data import Dataset
 from training.data.dataset import Split
+from training.diagnosis import Monitor, chance, gradients
 from training.distributed import World
 from training.evaluation import predict
 from training.history import History
 from training.models import family_of
 from training.progress import Display
 from training.state import State, weights
+from training.step import tensors
+from training.tasks import Objective
 
 log = logging.getLogger("training")
 
+CONFIG = "config.json"
 LOG_EVERY = 50  # steps between two looks at the loss, which on a GPU wait for it
 
 
@@ -96,7 +100,7 @@ class Run:
             return None
         return facts if _identity(facts.config, facts.fingerprint) == self._identity else None
 
-    def begin(self, state: State) -> None:
+    def begin(self, state: State, objective: Objective) -> None:
         """Take up the state that was saved, if there is one, and start to record."""
         config, first = self.config, self.world.first
         if self.restored is not None:
@@ -104,11 +108,14 @@ class Run:
             self.restored = None
             if first:
                 log.info("going on after step %d", state.step)
-        elif first:
+        if first:
             self.known["holdout_sha256"] = checkpoint.save_holdout(self.folder, self.dataset.test)
-            atomic.write(self.folder / "config.json", (json.dumps(self.known["config"], indent=2) + "\n").encode())
+            atomic.write(self.folder / CONFIG, (json.dumps(self.known["config"], indent=2) + "\n").encode())
         self._began -= state.seconds
         self._state = state
+        targets = self.dataset.train(1).targets
+        options = [field.name for field in dataclasses.fields(config.model)]
+        self._monitor = Monitor(objective, chance(self.dataset.task, targets, objective), options)
         self._display = self._resources.enter_context(
             Display(config.out.name, state.steps, bar=config.control.log_format == "text", quiet=not first)
         )
@@ -126,9 +133,14 @@ class Run:
         self._waiting.append((state.step, rows, loss, rate, norm))
         if len(self._waiting) >= LOG_EVERY:
             self._look()
-        if every and state.step % every == 0:
+        if every and state.step % every == 0 and not self._whole:
             self._look()
             self._save()
+
+    @property
+    def _whole(self) -> bool:
+        """Whether the last step was its epoch's last, after which evaluation comes before the next save."""
+        return self._state.step % self._state.per_epoch == 0
 
     def _look(self) -> None:
         """Record the steps since the last look. Raises Diverged; sets `ended` where the time is up."""
@@ -147,33 +159,37 @@ class Run:
         limit = self.config.control.max_time
         if limit is not None and self.world.agreed(time.monotonic() - self._began > 60 * limit) and not self.ended:
             self.ended = "max-time"
-            self._save()  # before anything of this epoch is judged, so that it can be taken up here
+            if not self._whole:
+                self._save()  # before anything of this epoch is judged, so that it can be taken up here
 
     def _diverge(self, step: int, loss: float) -> None:
         for name in (checkpoint.LAST, checkpoint.PREVIOUS):  # nothing one would want to go on from
             (self.folder / name).unlink(missing_ok=True)
-        raise Diverged(f"the loss became {loss} at step {step}")
+        inputs, targets = tensors(self.dataset.train(self._state.epoch + 1).rows(slice(self.config.batch_size)), self.world.device)
+        raise Diverged(f"the loss became {loss} at step {step}: {self._monitor.not_finite(self._state.model, inputs, targets)}")
 
     def evaluated(self, judged: Metric, validation_loss: float, split: Split) -> None:
         """After each epoch, or where the time is up in the middle of one: keep the best, record, save, and see whether to stop."""
         state, config = self._state, self.config
         self._look()
         train_loss = state.total / max(1, state.seen)
-        whole = state.step % state.per_epoch == 0
         epoch = state.epoch + 1
         if config.keep == "last" or state.best is None or _better(judged, state.best):
             state.best, state.best_epoch = judged, epoch
             if self.world.first:
                 checkpoint.save(self.folder, self._facts(), weights(state.judged))
-        if not whole:
+        if not self._whole:
             return
         state.epoch, state.total, state.seen = epoch, 0.0, 0
         state.rate.after_epoch(validation_loss)
         if self._history:
             values = {"train/loss": train_loss, "validation/loss": validation_loss, f"validation/{judged.name}": judged.value}
-            layers = {f"gradient_norm/{name}": norm for name, norm in diagnosis.gradients(state.model).items()}
+            layers = {f"gradient_norm/{name}": norm for name, norm in gradients(state.model).items()}
             self._history.log_epoch(epoch, state.step, values | layers)
             self._display.epoch(epoch, config.epochs, train_loss, validation_loss, judged)
+            inputs, targets = tensors(split.rows(slice(config.batch_size)), self.world.device)
+            for finding in self._monitor.after_epoch(state.model, inputs, targets, self._history.epochs):
+                self._display.warn(str(finding))
         if self.ended is None and config.patience and epoch - state.best_epoch >= config.patience:
             self.ended = "patience"
         self._save()
@@ -189,8 +205,6 @@ class Run:
         return self.world.agreed(self._close() if self.world.first else None)
 
     def _close(self) -> Facts:
-        from training import card, pictures
-
         best = checkpoint.load(self.folder)
         model = best.model().to(self.world.device)
         outputs, dataset = predict(model, self.dataset.test), self.dataset
@@ -206,8 +220,9 @@ class Run:
             }
         )
         if self.config.control.pictures:
-            pictures.draw(self.folder)
-        card.write(self.folder / "MODEL_CARD.md", json.loads(facts.model_dump_json()), "")
+            pictures.draw(self.folder, model=model, dataset=dataset, task=task, outputs=outputs, best=facts.epoch)
+        command = f"python -m training {facts.family} --config {self.config.out / CONFIG} --out {self.config.out}-again"
+        card.write(self.folder / "MODEL_CARD.md", json.loads(facts.model_dump_json()), command)
         checkpoint.save(self.folder, facts, best.weights)
         assert self._history is not None
         self._history.finish(facts.metrics, self.folder)

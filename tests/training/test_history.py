@@ -45,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def shown(folder: Path, tag: str) -> dict[int, float]:
     """What TensorBoard shows of a tag, by step."""
-    board = EventAccumulator(str(folder))
+    board = EventAccumulator(str(folder / EVENTS))
     board.Reload()
     scalars = board.Scalars(tag)
     assert len({s.step for s in scalars}) == len(scalars)
@@ -123,8 +123,8 @@ def test_a_run_killed_and_resumed_leaves_the_files_of_one_that_was_not(tmp_path,
         shutil.copytree(tmp_path / "alive", cut)  # what a process killed now leaves
     with (cut / JSONL).open("a") as stream:
         stream.write('{"step": 29, "lo')
-    [events] = cut.glob(EVENTS)  # TensorBoard orders these files by the second in their name
-    events.rename(cut / re.sub(r"tfevents\.\d+", "tfevents.1000000000", events.name))
+    [events] = (cut / EVENTS).iterdir()  # TensorBoard orders these files by the second in their name
+    events.rename(cut / EVENTS / re.sub(r"tfevents\.\d+", "tfevents.1000000000", events.name))
     with History(cut, run="r", config=CONFIG, step=saved) as history:
         train(history, range(saved + 1, 31))
     assert contents(cut) == contents(whole)

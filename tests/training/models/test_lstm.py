@@ -10,6 +10,7 @@ import torch
 from export.to_onnx import to_onnx
 from modelrepo.tensors import ShapeRange
 from tests.training.models.samples import (
+    GREY,
     LABELS,
     NUMBERS,
     SERIES,
@@ -203,8 +204,6 @@ def test_a_wrong_field_is_named_with_its_value(fault, message):
 
 
 def test_pictures_are_refused_with_the_families_that_read_them():
-    from tests.training.models.samples import GREY
-
     with pytest.raises(DataError, match="the lstm family reads series and tokens, this data is images"):
         build(LSTMConfig(), GREY, LABELS)
 
