@@ -7,7 +7,7 @@ Glorot & Bengio 2010 and He et al. 2015 (initialisation), Ioffe & Szegedy 2015 (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -102,9 +102,9 @@ class Examination:
 
 
 class Monitor:
-    """Watches one run. `options` are the names of the model's own options, so that no remedy names one it does not have."""
+    """Watches one run. `options` are the model's own with their values: no remedy names one it lacks, or what is set already."""
 
-    def __init__(self, objective: Objective, chance: float, options: Collection[str]) -> None:
+    def __init__(self, objective: Objective, chance: float, options: Mapping[str, Any]) -> None:
         self.objective, self.chance, self.options = objective, chance, options
         self._said: set[str] = set()
 
@@ -128,8 +128,13 @@ class Monitor:
         return self._finding("the loss is not finite", where or "weights, outputs and gradients are finite again on this batch")
 
     def _finding(self, what: str, where: str) -> Finding:
-        has = (r for r in REMEDIES[what] if not r.startswith("--model.") or r.split()[0].removeprefix("--model.") in self.options)
-        return Finding(what, where, tuple(has))
+        return Finding(what, where, tuple(remedy for remedy in REMEDIES[what] if self._suits(remedy)))
+
+    def _suits(self, remedy: str) -> bool:
+        if not remedy.startswith("--model."):
+            return True
+        name, _, value = remedy.removeprefix("--model.").partition(" ")
+        return name in self.options and str(self.options[name]) != (value or "True")
 
 
 def chance(task: Task, targets: npt.NDArray[np.generic], objective: Objective) -> float:

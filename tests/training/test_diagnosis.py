@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from modelrepo.tasks import Binary, Multiclass, Multilabel, Regression
 from training.diagnosis import Monitor, chance, examine, gradients
 
-OPTIONS = ("init", "norm", "activation", "dropout", "residual")
+OPTIONS = {"init": "zeros", "norm": "none", "activation": "sigmoid", "dropout": 0.0, "residual": False}
 LABELS = Multiclass(labels=("a", "b", "c"))
 
 
@@ -236,8 +236,8 @@ def test_a_finding_is_told_once(batch, monitor):
     assert monitor.after_epoch(net, *batch, []) == []
 
 
-def test_no_remedy_names_an_option_the_model_does_not_have(batch):
-    monitor = Monitor(cross_entropy, math.log(3), ("activation",))
+def test_no_remedy_names_an_option_the_model_does_not_have_or_what_is_set_already(batch):
+    monitor = Monitor(cross_entropy, math.log(3), {"activation": "sigmoid", "init": "auto", "residual": True})
     [finding] = monitor.after_epoch(mlp(30, nn.Sigmoid), *batch, [])
     assert finding.remedies == ("--model.activation relu", "fewer layers")
 
