@@ -52,13 +52,14 @@ class Kernel(nn.Module):
 class S4D(nn.Module):
     """One residual block: [N, T, D] -> [N, T, H], each position seeing itself and what came before.
 
-    The state-space convolution, GELU and a gated linear unit that mixes the features, beside a shortcut, then normalised; where D
-    differs from H, a linear map comes first.
+    The state-space convolution, GELU and a gated linear unit that mixes the features, beside a shortcut, then normalised. Where
+    D differs from H, a linear map and GELU come first: the convolution alone, being linear, weighs a step by its age and not by
+    what it holds.
     """
 
     def __init__(self, width: int, features: int, state: int) -> None:
         super().__init__()
-        self.embed = nn.Identity() if width == features else nn.Linear(width, features)
+        self.embed = nn.Identity() if width == features else nn.Sequential(nn.Linear(width, features), nn.GELU())
         self.kernel = Kernel(features, state)
         self.skip = nn.Parameter(torch.ones(features))  # D
         self.mix = nn.Linear(features, 2 * features)

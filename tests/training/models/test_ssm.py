@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 
-from modelrepo.tasks import Regression
 from tests.training.models.samples import LABELS, SERIES
 from training.models import LSTMConfig, build
 from training.models.ssm import S4D, Kernel, convolve
@@ -89,23 +88,3 @@ def test_zeros_leave_the_state_space_as_it_is():
     block = model.layers[0].rightwards
     assert not block.mix.weight.any()
     assert block.kernel.output.any()
-
-
-def test_a_sum_of_marked_numbers_is_learnt():
-    """A small adding problem: 12 steps, of which two are marked; predicting the mean gives 1/6."""
-    torch.manual_seed(0)
-    model = build(LSTMConfig(cell="ssm", hidden=16, layers=2, state=4), SERIES, Regression(targets=("sum",)))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    rng = np.random.default_rng(0)
-    losses = []
-    for _ in range(300):
-        number = rng.random((64, 12))
-        marked = rng.random((64, 12)).argsort(axis=1) < 2
-        sequence = torch.from_numpy(np.stack([number, marked], axis=2)).float()
-        target = torch.from_numpy((number * marked).sum(axis=1, keepdims=True)).float()
-        loss = (model(sequence=sequence, mask=torch.ones(64, 12, dtype=torch.bool)) - target).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert np.mean(losses[-20:]) < 0.03
