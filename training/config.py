@@ -113,7 +113,7 @@ def digits_cnn(out: Path) -> Config:
     return Config(
         data="digits",
         out=out,
-        model=CNNConfig(channels=(32, 64), blocks=2),
+        model=CNNConfig(blocks=2),
         optimisation=Optimisation(weight_decay=0.05),
         augment=Augment(shift=1),
         epochs=40,
@@ -135,11 +135,108 @@ def recall_transformer(out: Path) -> Config:
     )
 
 
+def adding_100_lstm(out: Path) -> Config:
+    """`python -m training lstm --data adding-100 --out runs/adding-100-lstm`: a minute on 2 cores, test MSE about 0.001.
+
+    With `--model.cell rnn` it stays near the 0.167 of guessing the mean; gru and ssm solve it too.
+    """
+    return Config(
+        data="adding-100",
+        out=out,
+        model=LSTMConfig(hidden=64),
+        optimisation=Optimisation(learning_rate=5e-3),
+        epochs=30,
+        floor=0.02,
+    )
+
+
+def breast_cancer_mlp(out: Path) -> Config:
+    """`python -m training mlp --data breast-cancer --out runs/breast-cancer-mlp`: seconds on 2 cores, test accuracy about 0.98."""
+    return Config(
+        data="breast-cancer",
+        out=out,
+        model=MLPConfig(hidden=(64,), norm="none", residual=True, dropout=0.3),
+        optimisation=Optimisation(weight_decay=0.1),
+        epochs=60,
+        batch_size=32,
+        keep="last",
+        floor=0.95,
+    )
+
+
+def mnist_cnn(out: Path) -> Config:
+    """`python -m training cnn --preset mnist-cnn --data PATH --out runs/mnist-cnn`, where PATH is a folder with 10,000 digits.
+
+    Keeps 2,000 of them for the test. Under 5 minutes on 2 cores, test accuracy about 0.99.
+    """
+    return Config(
+        data=tyro.MISSING,
+        out=out,
+        source=Source(validation=0.02),  # to calibrate by; the last epoch is kept, so nothing is chosen by it
+        model=CNNConfig(architecture="vgg", channels=(16, 32, 64), blocks=2, dropout=0.3),
+        optimisation=Optimisation(learning_rate=3e-3, schedule="one-cycle", ema=0.99),
+        loss=Loss(label_smoothing=0.1),
+        augment=Augment(rotate=10, shift=2),
+        epochs=12,
+        keep="last",
+        floor=0.985,
+    )
+
+
+def vowels_gru(out: Path) -> Config:
+    """`python -m training lstm --preset vowels-gru --data PATH --out runs/vowels-gru`, where PATH holds the archive's two .ts files.
+
+    Under a minute on 2 cores, test accuracy about 0.985.
+    """
+    return Config(
+        data=tyro.MISSING,
+        out=out,
+        model=LSTMConfig(cell="gru", bidirectional=True, pooling="max", dropout=0.5),
+        optimisation=Optimisation(learning_rate=0.01, schedule="constant", warmup=0, ema=0.99),
+        augment=Augment(jitter=0.2, time_mask=0.3),
+        epochs=60,
+        batch_size=32,
+        keep="last",
+        floor=0.97,
+    )
+
+
+def sst2_transformer(out: Path) -> Config:
+    """`python -m training transformer --preset sst2-transformer --data train.tsv --validation-data dev.tsv --test-data test.tsv
+    --out runs/sst2-transformer`: under 15 minutes on 2 cores, test accuracy about 0.80. Lines are a sentence, a tab, and 0 or 1.
+    """
+    return Config(
+        data=tyro.MISSING,
+        out=out,
+        source=Source(
+            validation_data=tyro.MISSING,
+            test_data=tyro.MISSING,
+            header=False,
+            text="1",
+            target=("2",),
+            lowercase=True,
+            vocabulary=16_000,
+            max_length=64,
+        ),
+        model=TransformerConfig(dim=128, layers=1, feedforward=128, dropout=0.3, positions="rotary", pooling="mean"),
+        optimisation=Optimisation(learning_rate=5e-4, ema=0.998),
+        augment=Augment(token_dropout=0.3),
+        epochs=10,
+        batch_size=32,
+        floor=0.78,
+    )
+
+
 PRESETS: dict[str, Callable[[Path], Config]] = {
     "spirals-mlp": spirals_mlp,
     "digits-cnn": digits_cnn,
     "adding-lstm": adding_lstm,
     "recall-transformer": recall_transformer,
+    "adding-100-lstm": adding_100_lstm,
+    "breast-cancer-mlp": breast_cancer_mlp,
+    "mnist-cnn": mnist_cnn,
+    "vowels-gru": vowels_gru,
+    "sst2-transformer": sst2_transformer,
 }
 
 

@@ -87,15 +87,23 @@ def adding() -> Dataset:
 
     Each step is (number in [0, 1), marker 0 or 1). Predicting the mean, 1, gives an MSE of 1/6.
     """
+    return _adding("adding", 20, 60)
 
+
+def adding_100() -> Dataset:
+    """The adding problem with 100 numbers each time, long enough to tell networks that keep what they read from those that do not."""
+    return _adding("adding-100", 100, 100)
+
+
+def _adding(name: str, shortest: int, longest: int) -> Dataset:
     def sequences(seed: int, count: int) -> Split:
         rng = np.random.default_rng((2, seed))
-        lengths = rng.integers(20, 61, count)
-        mask = np.arange(60) < lengths[:, None]
-        number = rng.random((count, 60)) * mask
+        lengths = rng.integers(shortest, longest + 1, count)
+        mask = np.arange(longest) < lengths[:, None]
+        number = rng.random((count, longest)) * mask
         first = rng.integers(0, lengths // 2)
         second = rng.integers(lengths // 2, lengths)
-        marker = np.zeros((count, 60))
+        marker = np.zeros((count, longest))
         row = np.arange(count)
         marker[row, first] = marker[row, second] = 1
         target = number[row, first] + number[row, second]
@@ -106,9 +114,9 @@ def adding() -> Dataset:
 
     sample = sequences(0, 2000)
     return Dataset(
-        name="adding",
+        name=name,
         kind=Series(
-            length=ShapeRange(axis="length", min=20, opt=40, max=60),
+            length=ShapeRange(axis="length", min=shortest, opt=(shortest + longest) // 2, max=longest),
             **moments(sample.inputs["sequence"][sample.inputs["mask"]], (0,)),
         ),
         task=regression(("sum",), sample.targets),
