@@ -7,10 +7,10 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -q
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
 
-.PHONY: help demo models serve test lint format clean
+.PHONY: help demo models serve test test-slow lint format clean
 
 help:  ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: models  ## train, export, prove and publish four models, then serve them; SERVE=0 stops before serving
 ifneq ($(SERVE),0)
@@ -18,10 +18,10 @@ ifneq ($(SERVE),0)
 endif
 
 models: .venv/.run  ## train and publish the four demo models; keeps what is there and still whole
-	@$(PY) -m training mlp --data spirals --out runs/spirals-mlp --reuse
-	@$(PY) -m training cnn --data digits --out runs/digits-cnn --reuse
-	@$(PY) -m training lstm --data adding --out runs/adding-lstm --reuse
-	@$(PY) -m training transformer --data recall --out runs/recall-transformer --reuse
+	@$(PY) -m training mlp --data spirals --out runs/spirals-mlp --reuse --resume
+	@$(PY) -m training cnn --data digits --out runs/digits-cnn --reuse --resume
+	@$(PY) -m training lstm --data adding --out runs/adding-lstm --reuse --resume
+	@$(PY) -m training transformer --data recall --out runs/recall-transformer --reuse --resume
 	@$(PY) -m export $(RUNS) --repository models --reuse
 
 serve: .venv/.run  ## serve what is in models/ on HOST:PORT (127.0.0.1:8000)
@@ -29,6 +29,9 @@ serve: .venv/.run  ## serve what is in models/ on HOST:PORT (127.0.0.1:8000)
 
 test: .venv/.test  ## run the tests
 	@$(PY) -m pytest
+
+test-slow: .venv/.test  ## run the tests that take minutes: presets to their floors, every model option through its export
+	@$(PY) -m pytest -m slow
 
 lint: .venv/.test .venv/.lint  ## ruff and mypy
 	@$(PY) -m ruff check .

@@ -6,7 +6,9 @@ order of rows from (seed, epoch). So a run that was cut off and resumed ends wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 
@@ -34,7 +36,8 @@ def fit(config: Config, dataset: Dataset | None = None) -> Facts:
     Raises DataError, Diverged, CheckpointError, or ValueError where options do not suit each other or the machine.
     """
     dataset = dataset or load(config)
-    with joined(config.device) as world, Run(config, dataset, world) as run:
+    config.augment.check(dataset.kind)
+    with joined(config.device) as world, _determined(config), Run(config, dataset, world) as run:
         if run.finished:
             return run.finished
         torch.manual_seed(config.seed)
@@ -83,6 +86,19 @@ def batches(rows: int, config: Config, epoch: int) -> Sequence[Tensor]:
     if len(parts) > 1 and len(parts[-1]) == 1:  # batch norm cannot learn from one row
         parts = (*parts[:-2], torch.cat(parts[-2:]))
     return parts
+
+
+@contextmanager
+def _determined(config: Config) -> Iterator[None]:
+    """Refuse, where asked to, what differs from run to run on a GPU, and then leave PyTorch as it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(config.deterministic or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def find_learning_rate(config: Config, dataset: Dataset | None = None) -> Range:

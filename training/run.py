@@ -114,7 +114,7 @@ class Run:
         self._began -= state.seconds
         self._state = state
         targets = self.dataset.train(1).targets
-        options = [field.name for field in dataclasses.fields(config.model)]
+        options = dataclasses.asdict(config.model)
         self._monitor = Monitor(objective, chance(self.dataset.task, targets, objective), options)
         self._display = self._resources.enter_context(
             Display(config.out.name, state.steps, bar=config.control.log_format == "text", quiet=not first)

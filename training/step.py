@@ -86,5 +86,14 @@ _UNUSED = np.random.default_rng(0)
 
 def tensors(rows: Split, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
     """Inputs by name, and targets, on the device."""
-    inputs = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in rows.inputs.items()}
+    inputs = {name: _plain(torch.from_numpy(np.ascontiguousarray(array))).to(device) for name, array in rows.inputs.items()}
     return inputs, torch.from_numpy(rows.targets).to(device)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The same memory under the strides of its shape.
+
+    NumPy leaves the stride of an axis of size 1 as it came. With grey pictures PyTorch then takes it for channels-last, and
+    the backward pass of a convolution with few channels writes beyond its memory (2.13 on a CPU).
+    """
+    return tensor.view(tensor.shape)
