@@ -35,6 +35,9 @@ class Augment:
     """Images: put a part of one picture into another, area from Beta(c, c), and mix the answers (Yun et al. 2019)."""
     jitter: float = 0.0
     """Series: add noise of this many standard deviations of each channel."""
+    offset: float = 0.0
+    """Series: move each channel of a series, all its steps alike, by a normal number of this many standard deviations: answers must
+    not hang on the level of a recording (in cepstra, that is what the room and the line add; Atal 1974)."""
     time_mask: float = 0.0
     """Series: replace a stretch of up to this share of the steps by each channel's mean."""
     token_dropout: float = 0.0
@@ -52,7 +55,7 @@ class Augment:
         """Raises DataError for what cannot be done to this kind of data."""
         suits = {
             Images: ("shift", "crop", "rotate", "flip", "mixup", "cutmix"),
-            Series: ("jitter", "time_mask"),
+            Series: ("jitter", "offset", "time_mask"),
             Tokens: ("token_dropout",),
         }
         wrong = [field.name for field in fields(self) if getattr(self, field.name) and field.name not in suits.get(type(kind), ())]
@@ -67,7 +70,7 @@ def augment(inputs: dict[str, Tensor], kind: Kind, config: Augment, random: Gene
     match kind:
         case Images() if config.shift or config.crop or config.rotate or config.flip:
             return inputs | {kind.input: _move(inputs[kind.input], config, random)}
-        case Series() if config.jitter or config.time_mask:
+        case Series() if config.jitter or config.offset or config.time_mask:
             return inputs | {kind.input: _disturb(inputs[kind.input], inputs["mask"], kind, config, random)}
         case Tokens() if config.token_dropout:
             tokens = inputs[kind.input]
@@ -102,10 +105,12 @@ def _move(image: Tensor, config: Augment, random: Generator) -> Tensor:
 
 
 def _disturb(sequence: Tensor, mask: Tensor, kind: Series, config: Augment, random: Generator) -> Tensor:
-    """Noise, then a stretch of steps at the mean, for [N, T, C]."""
-    if config.jitter:
-        noise = torch.from_numpy(random.standard_normal(sequence.shape, np.float32)).to(sequence.device)
-        sequence = sequence + noise * mask.unsqueeze(2) * sequence.new_tensor(kind.scale) * config.jitter
+    """Noise of each step and of each series, then a stretch of steps at the mean, for [N, T, C]."""
+    n, _, channels = sequence.shape
+    for size, shape in ((config.jitter, sequence.shape), (config.offset, (n, 1, channels))):
+        if size:
+            noise = torch.from_numpy(random.standard_normal(shape, np.float32)).to(sequence.device)
+            sequence = sequence + noise * mask.unsqueeze(2) * sequence.new_tensor(kind.scale) * size
     if config.time_mask:
         lengths = mask.sum(1)
         hidden = _uniform(sequence, (len(mask),), random) * config.time_mask * lengths

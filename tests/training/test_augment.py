@@ -108,6 +108,17 @@ def test_jitter_is_measured_in_each_channels_standard_deviation():
     assert after["sequence"][~before["mask"]].abs().max() == 0
 
 
+def test_an_offset_moves_all_steps_of_a_series_alike_and_each_channel_and_series_by_itself():
+    before = series()
+    after = augment(before, SERIES, Augment(offset=0.1), random())
+    change = after["sequence"] - before["sequence"]
+    torch.testing.assert_close(change, change[:, :1] * before["mask"].unsqueeze(2))
+    moves = change[:, 0]
+    assert moves.std(0).tolist() == pytest.approx([0.2, 0.05], rel=0.1)
+    assert moves.mean(0).tolist() == pytest.approx([0, 0], abs=0.03)
+    assert abs(torch.corrcoef(moves.T)[0, 1]) < 0.15
+
+
 def test_a_time_mask_hides_one_stretch_behind_the_mean():
     before = series()
     after = augment(before, SERIES, Augment(time_mask=0.5), random())
@@ -134,6 +145,7 @@ def test_token_dropout_puts_the_unknown_token_in_place_of_real_ones():
     [
         ({"flip": True}, SERIES, "--augment.flip does not suit series: leave it out"),
         ({"time_mask": 0.1}, IMAGES, "--augment.time-mask does not suit images"),
+        ({"offset": 0.1}, TOKENS, "--augment.offset does not suit tokens"),
         ({"token_dropout": 0.1}, Tokens(length=LENGTH, vocabulary=9), "needs a vocabulary with an unknown token"),
     ],
 )
