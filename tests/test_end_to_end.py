@@ -18,7 +18,8 @@ from modelrepo.tasks import Regression
 from service.codec.tensor import datatype
 from tests.conftest import TINY
 from tests.server import serving
-from training import checkpoint, loop
+from training import checkpoint
+from training.evaluation import predict
 
 FAMILIES = list(TINY)
 ROWS = 40
@@ -49,7 +50,7 @@ def truth(tiny_runs, family):
     """Held-out rows and what PyTorch says to them."""
     saved = checkpoint.load(tiny_runs[family])
     holdout = checkpoint.load_holdout(tiny_runs[family], saved.facts).rows(slice(0, ROWS))
-    return saved.facts.task, holdout.inputs, loop.predict(saved.model(), holdout)
+    return saved.facts.task, holdout.inputs, predict(saved.model(), holdout)
 
 
 def post(server, path, body):

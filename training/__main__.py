@@ -36,6 +36,9 @@ def main(arguments: list[str]) -> int:
     family = first.parse_args(arguments[:1]).family
     try:
         default, rest = _start(family, arguments[1:])
+    except (OSError, ValueError) as error:
+        return _fail(str(error), 1)
+    try:
         config = tyro.cli(
             Config,
             args=rest,
@@ -43,6 +46,9 @@ def main(arguments: list[str]) -> int:
             prog=f"python -m training {family}",
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
         )
+    except ValueError as error:  # options that contradict each other
+        return _fail(str(error), 2)
+    try:
         logs.configure(config.control.log_format)
         if config.control.find_lr:
             return _find(config)

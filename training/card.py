@@ -168,7 +168,8 @@ def _limits(facts: Facts) -> Iterator[str]:
             if any(column["type"] == "categorical" for column in kind["columns"]):
                 yield "A category that did not occur in training is treated as a missing value."
         case "image":
-            yield f"Pictures have {kind['height']} x {kind['width']} pixels and {len(kind['mean'])} channels; no other size is taken."
+            size = f"{kind['height']} x {kind['width']} pixels and {len(kind['mean'])} channels"
+            yield f"Pictures have {size}; no other size is taken."
         case _:
             unit = "tokens" if kind["input"] == "tokens" else "steps"
             yield f"Sequences have {kind['length']['min']} to {kind['length']['max']} {unit}; no other length is taken."

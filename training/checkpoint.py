@@ -128,7 +128,7 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     for path in (folder / LAST, folder / PREVIOUS):
         try:
             state: dict[str, Any] = _read_torch(path.read_bytes())
-        except Exception:  # noqa: BLE001, S112 - as above; the one before it is whole
+        except Exception:  # noqa: BLE001 - as above; the one before it is whole
             continue
         return state
     return None

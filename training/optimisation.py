@@ -155,5 +155,5 @@ def _between(start: float, end: float, done: float) -> float:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of `model`, buffers such as batch statistics included; it starts at the first step's weights."""
+    """The exponential moving average of `model`, batch statistics included; it starts at the weights after the first step."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

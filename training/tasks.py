@@ -82,10 +82,7 @@ class Objective:
 
 def _class_weights(task: Task, targets: Array) -> Tensor:
     """Per label, with a mean of 1 over the training rows for multiclass; negatives / positives otherwise."""
-    if isinstance(task, Multiclass):
-        counts = np.bincount(targets, minlength=task.outputs)
-    else:
-        counts = targets.sum(0)
+    counts = np.bincount(targets, minlength=task.outputs) if isinstance(task, Multiclass) else targets.sum(0)
     if (counts == 0).any():
         missing = task.labels[-1] if isinstance(task, Binary) else task.labels[int((counts == 0).argmax())]
         raise DataError(f"no training row has the label {missing!r}: leave out --loss.class-weights, or add such rows")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from export import parity, pipeline
 from export.__main__ import main
@@ -16,6 +18,7 @@ from modelrepo.tasks import Metric
 from runtime import cuda, tensorrt_flavour
 from runtime.session import SessionError
 from training import checkpoint
+from training.__main__ import main as train
 
 
 @pytest.fixture
@@ -38,6 +41,11 @@ def rewrite(run, **changes):
     checkpoint.save(run, saved.facts.model_copy(update=changes), saved.weights)
 
 
+def unfinish(run):
+    (run / "unfinished").mkdir()
+    (run / "best.pt").rename(run / "unfinished" / "best.pt")
+
+
 def published(tmp_path):
     return Repository(tmp_path / "models").models() if (tmp_path / "models").exists() else []
 
@@ -51,7 +59,8 @@ def test_a_version_says_where_it_comes_from_and_how_far_it_was_proven(run, tmp_p
     assert manifest.lineage.data.rows == {"train": 3000, "validation": 600, "test": 1500}
     assert manifest.lineage.config["epochs"] == 2
     assert {"torch", "onnx", "python"} <= set(manifest.lineage.versions)
-    assert manifest.preprocessing[0].mean == saved.facts.kind.mean
+    assert manifest.preprocessing[0].columns == saved.facts.kind.columns
+    assert manifest.metrics == saved.facts.metrics
     assert 0 <= manifest.parity[0].max_abs_error < 1e-4
     assert manifest.signature == saved.model().signature()
     out = capsys.readouterr().out
@@ -111,7 +120,7 @@ def test_reuse_replaces_a_damaged_version(run, tmp_path, capsys):
         pytest.param(lambda run: (run / "best.pt").unlink(), "best.pt cannot be read", id="no checkpoint"),
         pytest.param(lambda run: (run / "best.pt").write_bytes(b"torn"), "is torn or no Quartet checkpoint", id="torn checkpoint"),
         pytest.param(lambda run: torch.save({"weights": {}}, run / "best.pt"), "no Quartet checkpoint", id="foreign checkpoint"),
-        pytest.param(lambda run: (run / "best.pt").rename(run / "partial.pt"), "before its training had ended", id="unfinished"),
+        pytest.param(unfinish, "before its training had ended", id="unfinished"),
         pytest.param(lambda run: holdout(run).unlink(), "npz cannot be read", id="no held-out rows"),
         pytest.param(lambda run: holdout(run).write_bytes(b"PK"), "npz is torn", id="torn rows"),
         pytest.param(lambda run: rewrite(run, model={"hidden": [9]}), "weights do not fit its 'mlp' model", id="other shape"),
@@ -182,3 +191,40 @@ def test_an_artifact_that_no_device_can_run_is_never_published_as_onnx(run, tmp_
     assert export(run, tmp_path) == 1
     assert "could not be compared with PyTorch, nothing published: not proven on cpu: out of memory" in capsys.readouterr().err
     assert published(tmp_path) == []
+
+
+def test_a_table_a_text_and_a_series_of_ones_own_become_versions_that_say_what_to_send(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{age},{('red', 'blue', '')[k % 3]},{'' if k % 7 == 0 else k % 9},{('no', 'yes')[age > 40]}\n"
+        for k, age in enumerate(rng.integers(20, 60, 90).tolist())
+    ]
+    (tmp_path / "people.csv").write_text("age,colour,height,bought\n" + "".join(rows))
+    words = [("good fine", "bad poor")[k % 2] + f" film {k % 5}" for k in range(60)]
+    (tmp_path / "films.tsv").write_text("".join(f"{text}\t{k % 2}\n" for k, text in enumerate(words)))
+    steps = [f"{k},{t},{np.sin(k + t / 5):.3f},{('up', 'down')[k % 2]}\n" for k in range(40) for t in range(5 + k % 4)]
+    (tmp_path / "machines.csv").write_text("machine,t,load,state\n" + "".join(steps))
+    monkeypatch.chdir(tmp_path)
+    small = ["--epochs", "1", "--batch-size", "16", "--no-pictures"]
+    assert train(["mlp", "--data", "people.csv", "--target", "bought", "--out", "people", *small]) == 0
+    text = ["--no-header", "--text", "1", "--target", "2", "--vocabulary", "300", "--model.dim", "8"]
+    assert train(["transformer", "--data", "films.tsv", *text, "--out", "films", *small]) == 0
+    series = ["--series", "machine", "--target", "state", "--model.cell", "gru", "--model.bidirectional"]
+    assert train(["lstm", "--data", "machines.csv", *series, "--out", "machines", *small]) == 0
+    assert main(["people", "films", "machines", "--repository", "models", "--tensorrt", "off"]) == 0
+
+    repository = Repository(tmp_path / "models")
+    people = repository.open("people").manifest
+    age, colour, height = people.preprocessing[0].columns
+    assert (age.name, age.type, age.missing) == ("age", "numeric", False)
+    assert (colour.categories, colour.missing) == (("blue", "red"), True)
+    assert height.missing
+    assert people.task.labels == ("no", "yes")
+    assert people.lineage.data.handling
+    films = repository.open("films")
+    [step] = films.manifest.preprocessing
+    tokenizer = Tokenizer.from_str((films.path / step.file.path).read_text())
+    assert tokenizer.get_vocab_size() == films.manifest.signature.inputs[0].bounds.max + 1
+    machines = repository.open("machines").manifest
+    assert machines.preprocessing[0].input == "sequence"
+    assert machines.signature.length.max == 8

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_two_processes_one_of_them_killed_give_the_curve_of_a_single_one(tmp_pat
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "going on after step 10" in done.stdout
+    assert re.search("going on after step 1[02]", done.stdout), "step 12 was saved only if the first process was that far"
     assert done.stdout.count("test accuracy") == 1, "only the first process reports"
     for one, two in zip(curve(alone), curve(together), strict=True):
         assert one == pytest.approx(two, abs=1e-5)
