@@ -22,12 +22,11 @@ from training.pictures.canvas import COLOURS, GREY, paper, save, tidy
 GUESSING = 1 / 6
 
 
-def main(out: Path = Path("runs/adding-100.png"), epochs: int = 30) -> None:
+def main(out: Path = Path("runs/adding-100.png")) -> None:
     """Train each cell alike.
 
     Args:
         out: Where the picture goes.
-        epochs: Of 6,400 fresh sequences each.
     """
     curves: dict[str, list[Row]] = {}
     rows = []
@@ -35,7 +34,7 @@ def main(out: Path = Path("runs/adding-100.png"), epochs: int = 30) -> None:
         preset = adding_100_lstm(Path("adding"))
         with TemporaryDirectory() as folder:
             model, run = replace(preset.model, cell=cell), Path(folder) / cell
-            facts = loop.fit(replace(preset, model=model, out=run, epochs=epochs, control=Control(pictures=False)))
+            facts = loop.fit(replace(preset, model=model, out=run, control=Control(pictures=False)))
             curves[cell] = read_epochs(run)
         mse = tested(facts)
         rows.append((cell, f"{facts.parameters:,}", f"{mse:.5f}", f"{mse / GUESSING:.3f}", f"{facts.seconds:.0f}"))

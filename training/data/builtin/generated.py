@@ -91,7 +91,7 @@ def adding() -> Dataset:
 
 
 def adding_100() -> Dataset:
-    """The adding problem with 100 numbers each time, long enough to tell networks that keep what they read from those that do not."""
+    """The adding problem with 100 numbers each time: long enough to tell networks that keep what they read from others."""
     return _adding("adding-100", 100, 100)
 
 

@@ -1,0 +1,1 @@
+"""Short programs that show how other tools drive a training run."""
