@@ -4,6 +4,7 @@ While a run is in progress everything lies in `unfinished/`, and an older finish
 it up, `best.pt` last, since that is the file which says what the run is:
 
 - `best.pt`: weights plus a JSON text that holds everything else
+- `config.json`: all settings
 - `last.pt`, `previous.pt`: the state of training after the newest save and the one before
 - `holdout-….npz`, named by its content: the test split
 
@@ -33,6 +34,8 @@ from training.models import FAMILIES, Model, build
 BEST = "best.pt"
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
+CONFIG = "config.json"
+OPTIONAL = ("pictures", "tensorboard", "mlflow-run.txt")
 UNFINISHED = "unfinished"
 HOLDOUT = "holdout-*.npz"
 
@@ -138,16 +141,26 @@ def finish(run: Path) -> None:
     """Move a run that has ended out of `unfinished/`, in place of the one before it; `tidy` goes on where this was cut off."""
     ended = run / UNFINISHED
     facts = load(ended).facts
-    for path in sorted(ended.iterdir(), key=lambda path: path.name == BEST):
-        if path.name == PREVIOUS:
-            continue
-        if path.is_dir():
-            shutil.rmtree(run / path.name, ignore_errors=True)
-        path.replace(run / path.name)
+    paths = sorted(ended.iterdir(), key=lambda path: (path.name == BEST, path.name != CONFIG))
+    if paths[0].name == CONFIG:  # nothing is moved yet, so these are the older run's, and this one may have none
+        for name in OPTIONAL:
+            _remove(run / name)
+    for path in paths:
+        if path.name != PREVIOUS:
+            if path.is_dir():
+                _remove(run / path.name)
+            path.replace(run / path.name)
     for stale in run.glob(HOLDOUT):
         if stale != _holdout(run, facts.holdout_sha256):
             stale.unlink()
     shutil.rmtree(ended)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def tidy(run: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from modelrepo.tasks import Metric
 from training import atomic, card, checkpoint, lineage, pictures, tasks
-from training.checkpoint import UNFINISHED, CheckpointError, Facts
+from training.checkpoint import CONFIG, UNFINISHED, CheckpointError, Facts
 from training.config import Config
 from training.data import Dataset
 from training.data.dataset import Split
@@ -39,7 +39,6 @@ from training.tasks import Objective
 
 log = logging.getLogger("training")
 
-CONFIG = "config.json"
 LOG_EVERY = 50  # steps between two looks at the loss, which on a GPU wait for it
 
 
@@ -113,6 +112,7 @@ class Run:
             atomic.write(self.folder / CONFIG, (json.dumps(self.known["config"], indent=2) + "\n").encode())
         self._began -= state.seconds
         self._state = state
+        self._lose_patience()
         targets = self.dataset.train(1).targets
         options = dataclasses.asdict(config.model)
         self._monitor = Monitor(objective, chance(self.dataset.task, targets, objective), options)
@@ -174,6 +174,8 @@ class Run:
         self._look()
         train_loss = state.total / max(1, state.seen)
         epoch = state.epoch + 1
+        if not self._whole and state.best is not None:
+            return  # a run given more time finds the best it would have found without stopping
         if config.keep == "last" or state.best is None or _better(judged, state.best):
             state.best, state.best_epoch = judged, epoch
             if self.world.first:
@@ -190,9 +192,12 @@ class Run:
             inputs, targets = tensors(split.rows(slice(config.batch_size)), self.world.device)
             for finding in self._monitor.after_epoch(state.model, inputs, targets, self._history.epochs):
                 self._display.warn(str(finding))
-        if self.ended is None and config.patience and epoch - state.best_epoch >= config.patience:
-            self.ended = "patience"
+        self._lose_patience()
         self._save()
+
+    def _lose_patience(self) -> None:
+        if self.ended is None and self.config.patience and self._state.epoch - self._state.best_epoch >= self.config.patience:
+            self.ended = "patience"
 
     def _save(self) -> None:
         if self._history:
@@ -225,7 +230,7 @@ class Run:
         card.write(self.folder / "MODEL_CARD.md", json.loads(facts.model_dump_json()), command)
         checkpoint.save(self.folder, facts, best.weights)
         assert self._history is not None
-        self._history.finish(facts.metrics, self.folder)
+        self._history.finish({f"test/{name}": value for name, value in facts.metrics.items()}, self.folder)
         checkpoint.finish(self.config.out)
         return facts
 

@@ -22,7 +22,7 @@ from training.config import Config, Control
 from training.data.dataset import Dataset
 from training.models import CNNConfig, MLPConfig
 from training.optimisation import Optimisation
-from training.run import Diverged
+from training.run import Diverged, Run
 
 EVERYTHING = {
     "half precision, moving average, plateau, dropout": Config(
@@ -195,6 +195,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_finished_run_leaves_nothing_of_the_one_it_replaces(tiny):
     loop.fit(tiny)
     (tiny.out / "holdout-0123456789ab.npz").write_bytes(b"of other data")
+    (tiny.out / "mlflow-run.txt").write_text("of another server")
+    (tiny.out / "pictures").mkdir()
     loop.fit(tiny)
     kept = sorted(path.name.split("-")[0] for path in tiny.out.iterdir())
     assert kept == ["MODEL_CARD.md", "best.pt", "config.json", "holdout", "last.pt", "metrics.csv", "metrics.jsonl", "tensorboard"]
@@ -240,6 +242,16 @@ def test_patience_ends_a_run_that_gets_no_better(tiny):
     facts = loop.fit(replace(tiny, epochs=30, patience=2, optimisation=Optimisation(learning_rate=1e-12)))
     assert facts.ended == "patience"
     assert facts.epochs == facts.epoch + 2
+
+
+def test_a_run_that_lost_patience_and_was_killed_before_it_could_end_trains_no_further(tiny, monkeypatch):
+    impatient = replace(tiny, epochs=30, patience=2, optimisation=Optimisation(learning_rate=1e-12))
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "close", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            loop.fit(impatient)
+    facts = loop.fit(replace(impatient, control=RESUMED))
+    assert (facts.ended, facts.epochs) == ("patience", facts.epoch + 2)
 
 
 def test_keeping_the_last_epoch_looks_at_no_validation_score(tiny, monkeypatch):
