@@ -13,6 +13,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding, nn.RNNBase)  # not norms, position codes, modes of a state space
+
 Schedule = Literal["constant", "step", "cosine", "linear", "one-cycle", "plateau"]
 
 
@@ -29,7 +31,7 @@ class Optimisation:
     nesterov: bool = False
     """Look ahead along the momentum (SGD)."""
     weight_decay: float = 0.01
-    """Pull of the weights towards zero; biases, norms and position codes are left alone."""
+    """Pull of the weights towards zero; biases, norms, position codes and the modes of a state space are left alone."""
     schedule: Schedule = "cosine"
     """Course of the learning rate after its warm-up."""
     warmup: float = 0.1
@@ -69,11 +71,13 @@ class Optimisation:
 
 
 def optimizer(model: nn.Module, config: Optimisation) -> torch.optim.Optimizer:
-    """The optimiser over all parameters, with decay kept off those that are no matrix or kernel."""
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},  # biases, norms
+    """The optimiser over all parameters; only the weights of the layers in DECAYED decay."""
+    decayed = [
+        p for module in model.modules() if isinstance(module, DECAYED) for p in module.parameters(recurse=False) if p.ndim > 1
     ]
+    chosen = {id(p) for p in decayed}
+    spared = [p for p in model.parameters() if id(p) not in chosen]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     match config.optimizer:
         case "sgd":

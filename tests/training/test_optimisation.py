@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from training.models.positions import Learned
 from training.optimisation import Optimisation, Rate, averaged, factor, optimizer
 
 STEPS = 100
@@ -83,11 +84,12 @@ def rated(**options):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_decay_is_kept_off_biases_and_norms(name):
-    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Conv1d(1, 2, 3))
+def test_decay_is_kept_off_biases_norms_and_position_codes(name):
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Conv1d(1, 2, 3), nn.GRU(2, 3), Learned(5, 4))
     decayed, spared = optimizer(model, Optimisation(optimizer=name, weight_decay=0.3)).param_groups
-    assert {p.ndim for p in decayed["params"]} == {2, 3}
-    assert {p.ndim for p in spared["params"]} == {1}
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3), (2, 1, 3), (9, 2), (9, 3)]
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(model.parameters()))
+    assert any(p.shape == (5, 4) for p in spared["params"]), "position codes"
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
 
 
