@@ -155,8 +155,8 @@ def breast_cancer_mlp(out: Path) -> Config:
     return Config(
         data="breast-cancer",
         out=out,
-        model=MLPConfig(hidden=(64,), norm="none", residual=True, dropout=0.3),
-        optimisation=Optimisation(weight_decay=0.1),
+        model=MLPConfig(hidden=(64,), norm="none", residual=True, dropout=0.5),
+        optimisation=Optimisation(weight_decay=1.0),
         epochs=60,
         batch_size=32,
         keep="last",
@@ -186,14 +186,15 @@ def mnist_cnn(out: Path) -> Config:
 def vowels_gru(out: Path) -> Config:
     """`python -m training lstm --preset vowels-gru --data PATH --out runs/vowels-gru`, where PATH holds the two .ts files.
 
-    Under a minute on 2 cores, test accuracy about 0.985.
+    Under a minute on 2 cores, test accuracy about 0.989.
     """
     return Config(
         data=tyro.MISSING,
         out=out,
-        model=LSTMConfig(cell="gru", bidirectional=True, pooling="max", dropout=0.5),
-        optimisation=Optimisation(learning_rate=0.01, schedule="constant", warmup=0, ema=0.99),
-        augment=Augment(jitter=0.2, time_mask=0.3),
+        source=Source(validation=0.04),  # to calibrate by; the last epoch is kept, so nothing is chosen by it
+        model=LSTMConfig(cell="gru", bidirectional=True, pooling="mean", dropout=0.5),
+        optimisation=Optimisation(learning_rate=0.01, schedule="constant", ema=0.99),
+        augment=Augment(jitter=0.2, offset=0.4, time_mask=0.3),
         epochs=60,
         batch_size=32,
         keep="last",
