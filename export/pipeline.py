@@ -83,7 +83,9 @@ def _load(run: Path) -> tuple[Checkpoint, Original]:
         raise ExportError(str(error)) from None
     test = saved.facts.test
     if test is None:
-        raise ExportError(f"{run} holds a checkpoint of epoch {saved.facts.epoch}, whose training has not ended: go on with --resume")
+        raise ExportError(
+            f"{run} holds a checkpoint of epoch {saved.facts.epoch}, whose training has not ended: go on with --resume"
+        )
     if not test.reached():
         raise BelowFloor(
             f"{run} has a test {test.name} of {test.value:.4g}, its floor is {test.floor:g}: nothing exported. "

@@ -85,7 +85,7 @@ Preprocessing = Annotated[Standardize | Columns | Tokenize, Field(discriminator=
 
 
 class Goldens(Strict):
-    """Held-out rows with PyTorch's outputs for them; whatever is to serve must reproduce these within `tolerance`, in the task's unit.
+    """Held-out rows with PyTorch's outputs, which whatever is to serve must reproduce within `tolerance`, in the task's unit.
 
     The file is an .npz of arrays `input.NAME` and `output.NAME`, each [rows, …]; sequences are zero-padded to the longest
     and the mask says so.

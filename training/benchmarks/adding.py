@@ -60,4 +60,4 @@ def draw(path: Path, curves: dict[str, list[Row]]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.benchmarks.adding", description=__doc__)

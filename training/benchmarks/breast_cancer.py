@@ -84,4 +84,4 @@ def fold(x: Features, y: Labels, test_x: Features, test_y: Labels) -> Dataset:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.benchmarks.breast_cancer", description=__doc__)

@@ -48,4 +48,4 @@ def main(data: Path = Path("../shared/data/mnist-10k"), seeds: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.benchmarks.mnist", description=__doc__)

@@ -79,4 +79,4 @@ def read(path: Path) -> pl.DataFrame:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.benchmarks.sst2", description=__doc__)

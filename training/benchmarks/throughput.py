@@ -117,4 +117,4 @@ class Shared(Split):
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.benchmarks.throughput", description=__doc__)

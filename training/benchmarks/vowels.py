@@ -86,4 +86,4 @@ def channels_first(split: Split, longest: int) -> npt.NDArray[np.float32]:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.benchmarks.vowels", description=__doc__)

@@ -35,4 +35,4 @@ def main(trials: int = 20, epochs: int = 10, out: Path = Path("runs/sweep")) -> 
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    tyro.cli(main, prog="python -m training.examples.sweep", description=__doc__)
