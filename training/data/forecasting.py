@@ -12,7 +12,7 @@ import numpy.typing as npt
 from modelrepo.tensors import ShapeRange
 from training.data import tables
 from training.data.dataset import DataError, Dataset, Series, Split, moments, regression
-from training.data.series import Steps, by_value, channel_names, channel_values, divided, sizes
+from training.data.series import Steps, channel_names, channel_values, divided, sizes
 from training.data.source import Source
 
 Span = tuple[int, int]  # steps of a history, from the first up to but without the second
@@ -165,4 +165,4 @@ def _histories(path: Path, source: Source, columns: Sequence[str]) -> list[Steps
         row, column = (int(at[0]) for at in np.nonzero(missing))
         where = tables.place(frame, row, columns[column], path)
         raise DataError(f"{where}: is missing; a forecast needs every step: fill it in, or leave the column out with --drop")
-    return divided(values, by_value(frame, source.series, path)[0]) if source.series else [values]
+    return divided(values, tables.by_value(frame, source.series, path)[0]) if source.series else [values]

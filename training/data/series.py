@@ -87,7 +87,7 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
     tables.require(frame, (source.series, *source.target), path)
     if not like:  # a table that is not divided needs no groups, and nothing it leaves out
         tables.require(frame, (*source.drop, *([source.group] if source.group else [])), path)
-    code, first = by_value(frame, source.series, path)
+    code, first = tables.by_value(frame, source.series, path)
     for column in source.target:
         _constant(frame, column, code, first, source.series, path)
         if source.task in ("regression", "multilabel") or len(source.target) > 1:
@@ -95,7 +95,7 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
     groups = None
     if source.group and not like:
         _constant(frame, source.group, code, first, source.series, path)
-        groups = by_value(frame, source.group, path)[0][first]
+        groups = tables.by_value(frame, source.group, path)[0][first]
     channels = like.channels if like else channel_names(frame, source, path, exclude=(*source.target, source.group))
     values = channel_values(frame, channels, path)  # [lines, C]
     series = divided(values, code)
@@ -105,19 +105,6 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
             name = frame[source.series][line]
             raise DataError(f"{where}: series {name!r} has no value here on any of its lines; leave the series or the column out")
     return LongTable(path, frame, [interpolated(steps) for steps in series], channels, first, groups, int(np.isnan(values).sum()))
-
-
-def by_value(frame: pl.DataFrame, column: str, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each line the number of the column's value, [lines], and for each value the first line that has it, [values].
-
-    Raises DataError for a missing value.
-    """
-    names = tables.texts(frame, column, path)
-    if names.has_nulls():
-        where = tables.place(frame, int(names.is_null().arg_max() or 0), column, path)
-        raise DataError(f"{where}: is empty, so it is not known where the line belongs; fill it in, or leave the line out")
-    _, first, code = np.unique(names.to_numpy().astype(np.str_), return_index=True, return_inverse=True)
-    return code, first
 
 
 def channel_names(frame: pl.DataFrame, source: Source, path: Path, exclude: Sequence[str | None] = ()) -> tuple[str, ...]:

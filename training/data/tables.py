@@ -47,11 +47,25 @@ def read_table(path: Path, header: bool) -> pl.DataFrame:
     return frame
 
 
+def by_value(frame: pl.DataFrame, column: str, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each line the number of the column's value, [lines], and for each value the first line that has it, [values].
+
+    Raises DataError for a missing value.
+    """
+    names = texts(frame, column, path)
+    if names.has_nulls():
+        where = place(frame, int(names.is_null().arg_max() or 0), column, path)
+        raise DataError(f"{where}: is empty, so it is not known where the line belongs; fill it in, or leave the line out")
+    _, first, code = np.unique(names.to_numpy().astype(np.str_), return_index=True, return_inverse=True)
+    return code, first
+
+
 def require(frame: pl.DataFrame, columns: Iterable[str], path: Path) -> None:
     """Raises DataError where the table lacks one of these columns, with the nearest name there is."""
     for column in columns:
         if column not in frame.columns:
-            raise DataError(f"{path}: no column {column!r}{near(column, frame.columns)}; there are {listed(frame.columns)}")
+            hint = "; where the first line names no columns, say --no-header" if column.isdigit() else ""
+            raise DataError(f"{path}: no column {column!r}{near(column, frame.columns)}; there are {listed(frame.columns)}{hint}")
 
 
 def near(name: str, names: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ def load_table(path: Path, source: Source) -> Dataset:
         frame.height,
         source,
         strata=targets.strata(frame, source, path),
-        groups=_groups(frame, source.group, path) if source.group else None,
+        groups=tables.by_value(frame, source.group, path)[0] if source.group else None,
         has_test=source.test_data is not None,
         has_validation=source.validation_data is not None,
     )
@@ -66,15 +66,6 @@ def load_table(path: Path, source: Source) -> Dataset:
         test=parts["test"],
         handling=_handling(columns, parts, dropped | constant),
     )
-
-
-def _groups(frame: pl.DataFrame, column: str, path: Path) -> npt.NDArray[np.str_]:
-    """The group of each row [N], as text. Raises DataError for a missing one."""
-    names = tables.texts(frame, column, path)
-    if names.has_nulls():
-        where = tables.place(frame, int(names.is_null().arg_max() or 0), column, path)
-        raise DataError(f"{where}: the row belongs to no group; give it one, or leave it out")
-    return names.to_numpy().astype(np.str_)
 
 
 def _row_numbers(frame: pl.DataFrame, source: Source) -> Sequence[str]:

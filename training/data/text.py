@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from modelrepo.tensors import ShapeRange
 from training.data import splits, tables, targets
 from training.data.dataset import DataError, Dataset, Split, Tokens
-from training.data.series import by_value
 from training.data.source import Source
 from training.data.tokenizer import UNKNOWN, byte_tokens, learn_bpe, padded, token_ids
 
@@ -30,7 +29,7 @@ def load_text(path: Path, source: Source) -> Dataset:
         len(texts),
         source,
         strata=targets.strata(frame, source, path),
-        groups=by_value(frame, source.group, path)[0] if source.group else None,
+        groups=tables.by_value(frame, source.group, path)[0] if source.group else None,
         has_test=source.test_data is not None,
         has_validation=source.validation_data is not None,
     )

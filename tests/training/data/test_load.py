@@ -60,7 +60,7 @@ def test_a_folder_of_train_and_test_ts_files_is_an_official_split(tmp_path):
     [
         pytest.param(
             "spirl",
-            r"no data called 'spirl' \(did you mean 'spirals'\?\): built in are adding, breast-cancer, .* tables \(.csv",
+            r"no data called 'spirl' \(did you mean 'spirals'\?\): built in are adding, adding-100, .* tables \(.csv",
             id="near",
         ),
         pytest.param("data/none.csv", r"no data called 'data/none.csv': no such file or folder; built in are adding", id="path"),
