@@ -157,7 +157,7 @@ def breast_cancer_mlp(out: Path) -> Config:
         out=out,
         model=MLPConfig(hidden=(64,), norm="none", residual=True, dropout=0.5),
         optimisation=Optimisation(weight_decay=1.0),
-        epochs=60,
+        epochs=100,
         batch_size=32,
         keep="last",
         floor=0.95,
