@@ -28,7 +28,7 @@ serve: .venv/.run  ## serve what is in models/ on HOST:PORT (127.0.0.1:8000)
 	@$(PY) -m service --repository models --host $(HOST) --port $(PORT)
 
 test: .venv/.test  ## run the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --dist loadfile
 
 test-slow: .venv/.test  ## run the tests that take minutes: presets to their floors, every model option through its export
 	@$(PY) -m pytest -m slow

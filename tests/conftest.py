@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from runtime import cuda
 from training import config, loop
 from training.models import CNNConfig, LSTMConfig, MLPConfig, TransformerConfig
+
+# One thread, here and in every process that a test starts: quicker for small models, tests at once share the cores, and sums
+# are equal to the bit only where the number of threads is.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 PLAIN = config.Control(pictures=False)
 TINY = {

@@ -104,7 +104,7 @@ def test_plain_json_gets_pytorchs_answers_row_by_row(server, family, truth):
         found = [[p["values"][target] for target in task.targets] for p in predictions]
         np.testing.assert_allclose(found, expected, atol=1e-4)
         return
-    chances = np.exp(expected - expected.max(1, keepdims=True))
+    chances = np.exp((expected - expected.max(1, keepdims=True)) / task.temperature)
     chances /= chances.sum(1, keepdims=True)
     for prediction, row in zip(predictions, chances, strict=True):
         ranked = {entry["label"]: entry["probability"] for entry in prediction["probabilities"]}

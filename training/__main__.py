@@ -18,9 +18,9 @@ from training import loop
 from training.checkpoint import BEST, CheckpointError, Facts
 from training.config import PRESETS, Config, start
 from training.data import BUILTIN, DataError
+from training.evaluation import Diverged
 from training.history import HistoryError
 from training.models import FAMILIES
-from training.run import Diverged
 
 log = logging.getLogger("training")
 
@@ -123,7 +123,7 @@ def _dev_run(config: Config) -> int:
     dataset, rows = loop.load(config), slice(2 * config.batch_size)
     few = dataclasses.replace(
         dataset,
-        train=lambda epoch: dataset.train(epoch).rows(rows),
+        train=lambda epoch: loop.some(dataset.train(epoch), 2 * config.batch_size),
         validation=dataset.validation.rows(rows),
         test=dataset.test.rows(rows),
     )

@@ -13,9 +13,12 @@ Every file is written beside its target, flushed and renamed; loading is weights
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +38,7 @@ BEST = "best.pt"
 LAST = "last.pt"
 PREVIOUS = "previous.pt"
 CONFIG = "config.json"
+LOCK = ".lock"
 OPTIONAL = ("pictures", "tensorboard", "mlflow-run.txt")
 UNFINISHED = "unfinished"
 HOLDOUT = "holdout-*.npz"
@@ -146,7 +150,7 @@ def finish(run: Path) -> None:
         for name in OPTIONAL:
             _remove(run / name)
     for path in paths:
-        if path.name != PREVIOUS:
+        if path.name != PREVIOUS and not path.name.startswith("."):  # such as half a file of a killed process
             if path.is_dir():
                 _remove(run / path.name)
             path.replace(run / path.name)
@@ -161,6 +165,21 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keep other processes from training in this folder; the system lets go of it when the process ends, however it ends.
+
+    Raises CheckpointError where another one is training there.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / LOCK).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"another process is training in {run}: wait for it, or give another --out") from None
+        yield
 
 
 def tidy(run: Path) -> None:

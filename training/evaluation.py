@@ -13,6 +13,11 @@ from training.models import Model
 from training.step import tensors
 from training.tasks import Objective
 
+
+class Diverged(Exception):
+    """Loss or answers are no longer numbers; the message says where it began and what to change."""
+
+
 ROWS = 256  # a batch without gradients; bounds the memory of an evaluation
 
 
@@ -26,7 +31,9 @@ def predict(model: nn.Module, split: Split) -> np.ndarray:
 
 
 def score(model: Model, objective: Objective, split: Split) -> tuple[Metric, float]:
-    """The task's metric and the mean loss over all rows of a split."""
+    """The task's metric and the mean loss over all rows of a split. Raises Diverged where an output is no number."""
     outputs = predict(model, split)
+    if not np.isfinite(outputs).all():
+        raise Diverged("the network's answers are no numbers any more, though the training loss is: lower --learning-rate")
     loss = objective(torch.from_numpy(outputs), torch.from_numpy(split.targets)).mean()
     return tasks.metric(model.task, outputs, split.targets), float(loss)

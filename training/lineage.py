@@ -21,6 +21,8 @@ def git() -> tuple[str | None, bool | None]:
             subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
+        # installed within another project's checkout, this file is none of its own
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=Path(__file__).parent, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None, None
     return commit, bool(status)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from typing import Literal
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, message, and whatever facts the record brings as `extra={"facts": {…}}`."""
+    """Time, level, message, and whatever facts the record brings as `extra={"facts": {…}}`; what JSON has no number for is text."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
         facts = getattr(record, "facts", {})
-        line = {"time": f"{record.created:.3f}", "level": record.levelname.lower(), "message": record.getMessage(), **facts}
-        return json.dumps(line, allow_nan=True, default=str)
+        shown = {
+            name: value if not isinstance(value, float) or math.isfinite(value) else str(value) for name, value in facts.items()
+        }
+        line = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage(), **shown}
+        return json.dumps(line, allow_nan=False, default=str)
 
 
 def configure(style: Literal["text", "json"]) -> None:

@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from training import data
 from training.checkpoint import Facts
 from training.config import Config
 from training.data import Dataset
+from training.data.dataset import Split
 from training.distributed import joined
 from training.evaluation import ROWS, score
 from training.finder import Range, find
-from training.models import build
+from training.models import Model, build
 from training.run import Run
 from training.state import State
 from training.step import Step
@@ -44,7 +46,9 @@ def fit(config: Config, dataset: Dataset | None = None) -> Facts:
         model = build(config.model, dataset.kind, dataset.task).to(world.device)
         split = dataset.train(1)
         objective = Objective(dataset.task, config.loss, split.targets)
-        state = State(model, config.optimisation, config.epochs, len(batches(len(split), config, 1)))
+        shares = world.size * config.optimisation.accumulate
+        _check_shares(model, config, min(config.batch_size, len(split)) // shares, shares)
+        state = State(model, config.optimisation, config.epochs, len(batches(len(split), config, 1, shares)))
         run.begin(state, objective)
         net = world.wrap(torch.compile(model) if config.compile else model)
         step = Step(net, state, objective, dataset.kind, config, world)
@@ -54,7 +58,7 @@ def fit(config: Config, dataset: Dataset | None = None) -> Facts:
             # step
             split = dataset.train(state.epoch + 1)
             net.train()
-            order = batches(len(split), config, state.epoch + 1)
+            order = batches(len(split), config, state.epoch + 1, shares)
             for index in order[state.step - state.epoch * state.per_epoch :]:
                 loss, norm = step(split, index)
                 run.stepped(len(index), loss, norm)
@@ -62,6 +66,7 @@ def fit(config: Config, dataset: Dataset | None = None) -> Facts:
                     break
 
             # evaluate
+            run.look()
             judged = world.agreed(score(state.judged, objective, dataset.validation) if world.first else None)
 
             # save, log
@@ -74,18 +79,35 @@ def load(config: Config) -> Dataset:
     """The data of a run. Raises DataError."""
     dataset = data.load(config.data, config.source)
     if config.overfit_batches:
-        few = dataset.train(1).rows(slice(config.overfit_batches * config.batch_size))
+        few = some(dataset.train(1), config.overfit_batches * config.batch_size)
         return replace(dataset, train=lambda _epoch: few, validation=few)
     return dataset
 
 
-def batches(rows: int, config: Config, epoch: int) -> Sequence[Tensor]:
-    """The row numbers of each batch of an epoch, in that epoch's order."""
+def some(split: Split, rows: int) -> Split:
+    """The first rows, and among them one at least of each label, as far as there is room."""
+    labels = split.targets if split.targets.ndim == 1 else split.targets[:, 0]
+    first = np.unique(labels, return_index=True)[1] if len(np.unique(labels)) <= rows else np.arange(0)
+    index = np.concatenate([first, np.setdiff1d(np.arange(len(split)), first)])[:rows]
+    return split.rows(np.sort(index))
+
+
+def batches(rows: int, config: Config, epoch: int, shares: int) -> Sequence[Tensor]:
+    """The row numbers of each batch of an epoch, in that epoch's order; the last has two rows for each of `shares` at least."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(hash((config.seed, epoch)) % 2**63))
     parts = order.split(config.batch_size)
-    if len(parts) > 1 and len(parts[-1]) == 1:  # batch norm cannot learn from one row
+    if len(parts) > 1 and len(parts[-1]) < 2 * shares:  # batch norm cannot learn from one row
         parts = (*parts[:-2], torch.cat(parts[-2:]))
     return parts
+
+
+def _check_shares(model: Model, config: Config, rows: int, shares: int) -> None:
+    """Raises ValueError where batch norm would see one row at a time."""
+    if rows < 2 and any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()):
+        raise ValueError(
+            f"batch norm needs two rows at a time, and a batch of {config.batch_size} in {shares} parts has {rows}: "
+            "raise --batch-size, lower --accumulate, or take --model.norm layer"
+        )
 
 
 @contextmanager
@@ -110,7 +132,7 @@ def find_learning_rate(config: Config, dataset: Dataset | None = None) -> Range:
         split = dataset.train(1)
         state = State(model, config.optimisation, 1, 1)
         step = Step(model, state, Objective(dataset.task, config.loss, split.targets), dataset.kind, config, world)
-        order = (index for epoch in count(1) for index in batches(len(split), config, epoch))
+        order = (index for epoch in count(1) for index in batches(len(split), config, epoch, 1))
 
         def train_at(rate: float) -> float:
             state.rate.hold(rate)

@@ -41,7 +41,7 @@ class Optimisation:
     decay_factor: float = 0.1
     """schedule=step and plateau: what the rate is multiplied by."""
     plateau_patience: int = 5
-    """schedule=plateau: epochs without a better validation metric before the rate falls."""
+    """schedule=plateau: epochs without a lower validation loss before the rate falls."""
     clip_norm: float | None = 1.0
     """Gradients are scaled down to this global norm; None leaves them."""
     clip_value: float | None = None
@@ -64,6 +64,10 @@ class Optimisation:
         for name in ("warmup", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError(
+                "nesterov looks ahead along the momentum of sgd: set --optimizer sgd and a --momentum, or leave it out"
+            )
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must lie between 0 and 1, not {self.ema}")
         if any(not 0 < share < 1 for share in self.step_at):

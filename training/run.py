@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import math
+import shlex
 import shutil
 import time
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from training.data import Dataset
 from training.data.dataset import Split
 from training.diagnosis import Monitor, chance, gradients
 from training.distributed import World
-from training.evaluation import predict
+from training.evaluation import Diverged, predict
 from training.history import History
 from training.models import family_of
 from training.progress import Display
@@ -42,10 +43,6 @@ log = logging.getLogger("training")
 LOG_EVERY = 50  # steps between two looks at the loss, which on a GPU wait for it
 
 
-class Diverged(Exception):
-    """The loss is no longer a number; the message says where it began and what to change."""
-
-
 class Run:
     """One start of a run. `finished` holds its facts where nothing is left to do; `ended` says why training is over."""
 
@@ -55,12 +52,15 @@ class Run:
         self.known = _known(config, dataset)
         self._identity = _identity(self.known["config"], self.known["fingerprint"])
         self.ended: Literal["epochs", "patience", "max-time"] | None = None
-        self.finished, self.restored = world.agreed(self._open() if world.first else None)
-        self._resources = ExitStack()
         self._waiting: list[tuple[int, int, Tensor, float, Tensor]] = []  # steps at whose loss nobody has looked yet
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
+        with ExitStack() as resources:
+            if self.world.first:
+                resources.enter_context(checkpoint.held(self.config.out))
+            self.finished, self.restored = self.world.agreed(self._open() if self.world.first else (None, None))
+            self._resources = resources.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -131,18 +131,24 @@ class Run:
         state, every = self._state, self.config.control.save_every
         rate = state.optimizer.param_groups[0]["lr"]
         self._waiting.append((state.step, rows, loss, rate, norm))
-        if len(self._waiting) >= LOG_EVERY:
-            self._look()
+        if len(self._waiting) >= LOG_EVERY or (self._late and self.world.size == 1):
+            self.look()
         if every and state.step % every == 0 and not self._whole:
-            self._look()
+            self.look()
             self._save()
+
+    @property
+    def _late(self) -> bool:
+        """Whether the time is up, by this process's clock."""
+        limit = self.config.control.max_time
+        return limit is not None and time.monotonic() - self._began > 60 * limit
 
     @property
     def _whole(self) -> bool:
         """Whether the last step was its epoch's last, after which evaluation comes before the next save."""
         return self._state.step % self._state.per_epoch == 0
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Record the steps since the last look. Raises Diverged; sets `ended` where the time is up."""
         if self._waiting:
             numbers, rows, losses, rates, norms = zip(*self._waiting, strict=True)
@@ -156,8 +162,7 @@ class Run:
                 if self._history:
                     self._history.log_step(number, {"train/loss": loss, "learning_rate": rate, "gradient_norm": norm})
             self._display.at(self._state.step)
-        limit = self.config.control.max_time
-        if limit is not None and self.world.agreed(time.monotonic() - self._began > 60 * limit) and not self.ended:
+        if self.config.control.max_time and self.world.agreed(self._late) and not self.ended:
             self.ended = "max-time"
             if not self._whole:
                 self._save()  # before anything of this epoch is judged, so that it can be taken up here
@@ -171,12 +176,14 @@ class Run:
     def evaluated(self, judged: Metric, validation_loss: float, split: Split) -> None:
         """After each epoch, or where the time is up in the middle of one: keep the best, record, save, and see whether to stop."""
         state, config = self._state, self.config
-        self._look()
         train_loss = state.total / max(1, state.seen)
         epoch = state.epoch + 1
         if not self._whole and state.best is not None:
             return  # a run given more time finds the best it would have found without stopping
-        if config.keep == "last" or state.best is None or _better(judged, state.best):
+        as_good = state.best is None or _as_good(judged, state.best)
+        if as_good and judged != state.best:
+            state.improved_epoch = epoch
+        if as_good or config.keep == "last":  # later epochs win ties: they were trained longer
             state.best, state.best_epoch = judged, epoch
             if self.world.first:
                 checkpoint.save(self.folder, self._facts(), weights(state.judged))
@@ -196,7 +203,7 @@ class Run:
         self._save()
 
     def _lose_patience(self) -> None:
-        if self.ended is None and self.config.patience and self._state.epoch - self._state.best_epoch >= self.config.patience:
+        if self.ended is None and self.config.patience and self._state.epoch - self._state.improved_epoch >= self.config.patience:
             self.ended = "patience"
 
     def _save(self) -> None:
@@ -226,7 +233,8 @@ class Run:
         )
         if self.config.control.pictures:
             pictures.draw(self.folder, model=model, dataset=dataset, task=task, outputs=outputs, best=facts.epoch)
-        command = f"python -m training {facts.family} --config {self.config.out / CONFIG} --out {self.config.out}-again"
+        again = ["--config", str(self.config.out / CONFIG), "--out", f"{self.config.out}-again"]
+        command = shlex.join(["python", "-m", "training", facts.family, *again])
         card.write(self.folder / "MODEL_CARD.md", json.loads(facts.model_dump_json()), command)
         checkpoint.save(self.folder, facts, best.weights)
         assert self._history is not None
@@ -241,8 +249,7 @@ class Run:
         return Facts(**self.known, parameters=parameters, epoch=state.best_epoch, validation=state.best)
 
 
-def _better(one: Metric, other: Metric) -> bool:
-    """Later epochs win ties: they were trained longer."""
+def _as_good(one: Metric, other: Metric) -> bool:
     return one.value >= other.value if one.better == "higher" else one.value <= other.value
 
 

@@ -30,6 +30,7 @@ class State:
         self.total = 0.0  # of their losses
         self.best: Metric | None = None
         self.best_epoch = 0
+        self.improved_epoch = 0  # the last one that was better than all before it, and not merely as good
         self.seconds = 0.0  # of training, over all starts
 
     @property
@@ -45,7 +46,9 @@ class State:
             "rate": self.rate.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema else None,
-            "place": {name: getattr(self, name) for name in ("step", "epoch", "seen", "total", "best_epoch", "seconds")},
+            "place": {
+                name: getattr(self, name) for name in ("step", "epoch", "seen", "total", "best_epoch", "improved_epoch", "seconds")
+            },
             "best": self.best.model_dump() if self.best else None,
         }
 

@@ -20,9 +20,10 @@ from training.augment import Augment
 from training.checkpoint import UNFINISHED, CheckpointError
 from training.config import Config, Control
 from training.data.dataset import Dataset
+from training.evaluation import Diverged
 from training.models import CNNConfig, MLPConfig
 from training.optimisation import Optimisation
-from training.run import Diverged, Run
+from training.run import Run
 
 EVERYTHING = {
     "half precision, moving average, plateau, dropout": Config(
@@ -66,7 +67,6 @@ def children():
 
 
 def fit_until_step(config, at):
-    torch.set_num_threads(1)
     take = step.Step.__call__
 
     def killed(self, split, index):
@@ -79,7 +79,6 @@ def fit_until_step(config, at):
 
 
 def fit_until_the_disk_is_touched(config, times):
-    torch.set_num_threads(1)
     touched = 0
 
     def count(event, arguments):
@@ -199,7 +198,17 @@ def test_a_finished_run_leaves_nothing_of_the_one_it_replaces(tiny):
     (tiny.out / "pictures").mkdir()
     loop.fit(tiny)
     kept = sorted(path.name.split("-")[0] for path in tiny.out.iterdir())
-    assert kept == ["MODEL_CARD.md", "best.pt", "config.json", "holdout", "last.pt", "metrics.csv", "metrics.jsonl", "tensorboard"]
+    assert kept == [
+        ".lock",
+        "MODEL_CARD.md",
+        "best.pt",
+        "config.json",
+        "holdout",
+        "last.pt",
+        "metrics.csv",
+        "metrics.jsonl",
+        "tensorboard",
+    ]
 
 
 def test_resume_starts_where_there_is_nothing_and_keeps_what_is_finished(tiny, monkeypatch):
@@ -229,7 +238,7 @@ def test_reuse_does_not_keep_a_run_on_other_data(tiny, monkeypatch):
 def test_when_the_time_is_up_a_run_ends_with_what_it_has_and_given_more_goes_on(tiny, whole, tmp_path):
     hurried = replace(tiny, epochs=3, control=replace(RESUMED, max_time=1e-9))
     facts = loop.fit(hurried)
-    assert (facts.ended, facts.epochs, facts.epoch) == ("max-time", 1, 1)
+    assert (facts.ended, facts.epochs, facts.epoch) == ("max-time", 0, 1)
     assert facts.test.value > 0
     facts = loop.fit(replace(hurried, control=RESUMED))
     assert (facts.ended, facts.epochs) == ("epochs", 3)
@@ -285,6 +294,32 @@ def test_a_loss_that_is_no_number_says_where_it_began_and_what_to_lower(tiny):
     assert loop.fit(tiny).epochs == 2, "a run that failed is nothing to resume, so it is not in the way of the next"
 
 
+def test_a_regression_that_diverges_within_a_short_epoch_is_diagnosed_too(tiny):
+    wild = Optimisation(optimizer="sgd", learning_rate=1e6, warmup=0.0, clip_norm=None)
+    config = replace(tiny, data="diabetes", model=MLPConfig(hidden=(8,), norm="none"), optimisation=wild)
+    with pytest.raises(Diverged, match="--learning-rate"):
+        loop.fit(config)
+
+
+def test_two_runs_do_not_share_a_folder(tiny):
+    with checkpoint.held(tiny.out), pytest.raises(CheckpointError, match="another process is training in .*give another --out"):
+        loop.fit(tiny)
+    assert loop.fit(tiny).epochs == 2
+
+
+def test_an_epoch_that_is_merely_as_good_is_kept_but_wears_patience_out(tiny):
+    stuck = MLPConfig(hidden=(8,), norm="none", init="zeros")
+    facts = loop.fit(replace(tiny, data="iris", model=stuck, epochs=12, patience=3))
+    assert (facts.ended, facts.epochs, facts.epoch) == ("patience", 4, 4)
+
+
+def test_batch_norm_is_never_given_one_row_at_a_time(tiny):
+    rest = loop.batches(103, replace(tiny, batch_size=50), 1, shares=4)
+    assert [len(index) for index in rest] == [50, 53]
+    with pytest.raises(ValueError, match="a batch of 64 in 40 parts has 1: raise --batch-size, lower --accumulate, or take"):
+        loop.fit(replace(tiny, optimisation=Optimisation(accumulate=40)))
+
+
 def test_saving_replaces_the_old_checkpoint_only_when_the_new_one_is_whole(tiny, monkeypatch):
     facts = loop.fit(tiny)
     before = (tiny.out / "best.pt").read_bytes()
@@ -296,7 +331,7 @@ def test_saving_replaces_the_old_checkpoint_only_when_the_new_one_is_whole(tiny,
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(tiny.out, facts, {})
     assert (tiny.out / "best.pt").read_bytes() == before
-    assert not list(tiny.out.glob(".*"))
+    assert not list(tiny.out.glob(".best.pt*"))
 
 
 def test_the_record_of_a_run_says_how_it_went(tiny):

@@ -60,8 +60,10 @@ def _draw(rows: Index, share: float, name: str, strata: Values | None, groups: V
     several = sizes[label] > 1  # a label's only row can be learnt or judged, not both
     labels = int((sizes > 1).sum())
     if several.sum() - labels >= count >= labels > 0:
-        left, drawn = train_test_split(rows[several], test_size=count, random_state=SEED, stratify=label[several])
-        return np.concatenate([left, rows[~several]]), drawn
+        keys = np.flatnonzero(several)
+        left, drawn = train_test_split(keys, test_size=count, random_state=SEED, stratify=label[several])
+        if len(np.unique(label[left])) == labels:  # large shares of rare labels can be rounded to every row
+            return np.concatenate([rows[left], rows[~several]]), rows[drawn]
     shuffled = np.random.default_rng(SEED).permutation(len(rows))
     first = np.unique(label[shuffled], return_index=True)[1]
     free = np.delete(shuffled, first)

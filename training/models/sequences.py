@@ -30,15 +30,16 @@ class Embedding(nn.Embedding):
     """A trained vector per token, [N, T] int64 -> [N, T, D].
 
     Drawn with variance 1/D and multiplied by sqrt(D) (Vaswani et al. 2017, section 3.4): of order 1, as position codes are, and
-    yet a step of Adam takes it far.
+    yet a step of Adam takes it far. With `std` drawn with that, and taken as it is.
     """
 
-    def __init__(self, vocabulary: int, dim: int) -> None:
+    def __init__(self, vocabulary: int, dim: int, std: float | None = None) -> None:
         super().__init__(vocabulary, dim)
-        nn.init.normal_(self.weight, std=dim**-0.5)
+        nn.init.normal_(self.weight, std=dim**-0.5 if std is None else std)
+        self.scale = math.sqrt(dim) if std is None else 1.0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return super().forward(tokens) * math.sqrt(self.embedding_dim)
+        return super().forward(tokens) * self.scale
 
 
 def last_real(x: Tensor, mask: Tensor) -> Tensor:

@@ -45,7 +45,16 @@ class TransformerConfig:
     feedforward: int = 128
     """Width inside the feed-forward layer."""
     dropout: float = 0.0
-    """Share of activations zeroed in training: of the embedding, where each branch joins the stream, and before the answer."""
+    """Share of activations zeroed in training where each branch joins the stream."""
+    embedding_dropout: float | None = None
+    """The same of the embedding; None takes `dropout`."""
+    head_dropout: float | None = None
+    """The same before the answer; None takes `dropout`."""
+    embedding_std: float | None = None
+    """Standard deviation of token vectors at the start. None draws them with 1 / sqrt(dim) and multiplies them by sqrt(dim), which
+    learns fast and fits beside position codes; small ones learn slowly, which suits few texts and rotary positions."""
+    final_norm: bool = True
+    """Pre-norm: normalise the stream once more before pooling. Without, a mean weighs positions by what they gathered."""
     activation: Activation = "gelu"
     """Inside the feed-forward layer."""
     norm: Norm = "layer"
@@ -69,7 +78,11 @@ class TransformerConfig:
         checks.one_of("positions", self.positions, Positions)
         checks.one_of("pooling", self.pooling, Pooling)
         checks.one_of("init", self.init, Init)
-        checks.share("dropout", self.dropout)
+        for field in ("dropout", "embedding_dropout", "head_dropout"):
+            if (value := getattr(self, field)) is not None:
+                checks.share(field, value)
+        if self.embedding_std is not None and not self.embedding_std > 0:
+            raise ValueError(f"embedding_std must be above 0, not {self.embedding_std}")
         for field in ("dim", "layers", "heads", "feedforward", "patch"):
             checks.at_least(field, getattr(self, field), 1)
         if self.dim % self.heads:
@@ -140,7 +153,7 @@ class Transformer(Model):
         self.data = data
         match data:
             case Tokens():
-                self.embed = Embedding(data.vocabulary, config.dim)
+                self.embed = Embedding(data.vocabulary, config.dim, config.embedding_std)
                 length = data.length.max
             case Series():
                 self.embed = nn.Sequential(Standardize(data), nn.Linear(len(data.mean), config.dim))
@@ -161,10 +174,10 @@ class Transformer(Model):
                 self.positions = Learned(length, config.dim)
             case "rotary":
                 rotate = Rotary(length, config.dim // config.heads)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
         self.blocks = nn.ModuleList(Block(config, rotate) for _ in range(config.layers))
-        self.norm = norm(config.norm, config.dim) if config.norm_first else nn.Identity()
-        self.head = Head(config.dim, task, config.dropout)
+        self.norm = norm(config.norm, config.dim) if config.norm_first and config.final_norm else nn.Identity()
+        self.head = Head(config.dim, task, config.dropout if config.head_dropout is None else config.head_dropout)
         initialise(self, "xavier" if config.init == "auto" else config.init, config.activation)
 
     def inputs(self, batch: ShapeRange) -> tuple[TensorSpec, ...]:

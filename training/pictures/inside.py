@@ -121,7 +121,7 @@ def attention(path: Path, model: Model, split: Split, kind: Kind) -> None:
     weights = [layer[0].float().cpu().numpy() for layer in model.attention_weights(**alone)]  # each [heads, T, T]
     front = getattr(model, "front", None) is not None  # pooling cls puts a vector there
     names = _positions(alone, kind, weights[0].shape[-1], front)
-    down, across = len(weights), weights[0].shape[0]
+    down, across, reach = len(weights), weights[0].shape[0], max(float(layer.max()) for layer in weights)
     side = max(2.0, 0.11 * len(names))
     long = 0.06 * max(map(len, names), default=0)
     figure = paper(across * side + 1.2 + long, down * side + 0.9 + long)
@@ -129,7 +129,9 @@ def attention(path: Path, model: Model, split: Split, kind: Kind) -> None:
     for layer, heads in enumerate(weights):
         for head, shares in enumerate(heads):
             axes = panels[layer, head]
-            shown = axes.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")  # small shares show too
+            shown = axes.imshow(
+                shares, cmap="cividis", norm=PowerNorm(0.5, 0, reach), interpolation="nearest"
+            )  # small shares show too
             axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize="small")
             if names:
                 axes.set_xticks(range(len(names)), names, rotation=90, fontsize="xx-small")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
-from hypothesis import assume, given, reject, settings
+from hypothesis import assume, example, given, reject, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
@@ -17,6 +19,7 @@ shares = st.floats(0.05, 0.45)
 @settings(max_examples=60, deadline=None)
 @given(rows=st.integers(10, 300), test=shares, validation=shares)
 def test_every_row_is_in_one_split_of_the_size_asked_for(rows, test, validation):
+    assume(math.ceil(test * rows) + math.ceil(validation * rows) < rows)
     source = Source(test=test, validation=validation)
     parts = divide(rows, source, **NONE)
     assert sorted(np.concatenate(parts)) == list(range(rows))
@@ -27,6 +30,7 @@ def test_every_row_is_in_one_split_of_the_size_asked_for(rows, test, validation)
 
 @settings(max_examples=60, deadline=None)
 @given(labels=st.lists(st.integers(0, 6), min_size=10, max_size=200), test=shares, validation=shares)
+@example(labels=[0] * 4 + [1] * 3 + [2, 3] + [4] * 8, test=0.3125, validation=0.3125)
 def test_every_label_is_trained_on_and_shares_are_kept(labels, test, validation):
     strata = np.array(labels)
     try:

@@ -148,7 +148,7 @@ def test_a_regression_learns_numbers_in_the_datas_own_units(tmp_path):
         pytest.param(
             {"patient": ["a", ""] * 30},
             Source(target=("came",), group="patient"),
-            r"line 3, column 'patient': the row belongs to no",
+            r"line 3, column 'patient': is empty, so it is not known where the line belongs",
             id="no-group",
         ),
         pytest.param(
