@@ -41,7 +41,7 @@ class Augment:
     time_mask: float = 0.0
     """Series: replace a stretch of up to this share of the steps by each channel's mean."""
     token_dropout: float = 0.0
-    """Tokens: replace this share of them by the unknown token."""
+    """Tokens: leave out this share of them, so that what follows moves up (word dropout; Iyyer et al. 2015). One is always left."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -61,8 +61,6 @@ class Augment:
         wrong = [field.name for field in fields(self) if getattr(self, field.name) and field.name not in suits.get(type(kind), ())]
         if wrong:
             raise DataError(f"--augment.{wrong[0].replace('_', '-')} does not suit {type(kind).__name__.lower()}: leave it out")
-        if self.token_dropout and isinstance(kind, Tokens) and kind.unknown is None:
-            raise DataError("--augment.token-dropout needs a vocabulary with an unknown token, which this data lacks: leave it out")
 
 
 def augment(inputs: dict[str, Tensor], kind: Kind, config: Augment, random: Generator) -> dict[str, Tensor]:
@@ -73,11 +71,17 @@ def augment(inputs: dict[str, Tensor], kind: Kind, config: Augment, random: Gene
         case Series() if config.jitter or config.offset or config.time_mask:
             return inputs | {kind.input: _disturb(inputs[kind.input], inputs["mask"], kind, config, random)}
         case Tokens() if config.token_dropout:
-            tokens = inputs[kind.input]
-            dropped = _uniform(tokens, tuple(tokens.shape), random) < config.token_dropout
-            assert kind.unknown is not None  # checked before training
-            return inputs | {kind.input: tokens.where(~(dropped & inputs["mask"]), tokens.new_tensor(kind.unknown))}
+            return inputs | _leave_out(inputs[kind.input], inputs["mask"], kind, config, random)
     return inputs
+
+
+def _leave_out(tokens: Tensor, mask: Tensor, kind: Tokens, config: Augment, random: Generator) -> dict[str, Tensor]:
+    """Tokens [N, T] without some of them, the rest moved to the front, and the mask [N, T] of what is left."""
+    chance = _uniform(tokens, tuple(tokens.shape), random).masked_fill(~mask, -1.0)
+    kept = mask & ((chance >= config.token_dropout) | (chance == chance.amax(1, keepdim=True)))
+    front = torch.argsort(~kept, dim=1, stable=True)
+    kept = kept.gather(1, front)
+    return {kind.input: tokens.gather(1, front) * kept, "mask": kept}
 
 
 def _move(image: Tensor, config: Augment, random: Generator) -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -163,5 +163,14 @@ def _between(start: float, end: float, done: float) -> float:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of `model`, batch statistics included; it starts at the weights after the first step."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    """The exponential moving average of `model`, batch statistics included; it starts at the weights after the first step.
+
+    Early averages forget faster, by min(decay, (1 + n) / (10 + n)) after n steps, so that they do not hang on the initial
+    weights (as num_updates does in TensorFlow's ExponentialMovingAverage).
+    """
+
+    def update(average: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        taken = int(steps)
+        get_ema_multi_avg_fn(min(decay, (1 + taken) / (10 + taken)))(average, current, steps)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

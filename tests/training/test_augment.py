@@ -12,7 +12,7 @@ from training.data.dataset import Images, Series, Tokens
 LENGTH = ShapeRange(axis="length", min=1, opt=5, max=12)
 IMAGES = Images(height=8, width=6, mean=(0.0,), scale=(1.0,))
 SERIES = Series(length=LENGTH, mean=(5.0, -5.0), scale=(2.0, 0.5))
-TOKENS = Tokens(length=LENGTH, vocabulary=9, unknown=0)
+TOKENS = Tokens(length=LENGTH, vocabulary=9)
 
 
 def random(seed=0):
@@ -131,13 +131,22 @@ def test_a_time_mask_hides_one_stretch_behind_the_mean():
     assert share.max() <= 0.6
 
 
-def test_token_dropout_puts_the_unknown_token_in_place_of_real_ones():
+def test_token_dropout_leaves_tokens_out_and_moves_the_rest_to_the_front():
     mask = torch.arange(12) < torch.full((300, 1), 9)
-    before = {"tokens": torch.full((300, 12), 4) * mask, "mask": mask}
-    after = augment(before, TOKENS, Augment(token_dropout=0.25), random())["tokens"]
-    assert set(after[mask].tolist()) == {0, 4}
-    assert (after[mask] == 0).float().mean() == pytest.approx(0.25, abs=0.03)
-    assert after[~mask].abs().max() == 0
+    before = {"tokens": torch.arange(1, 13).expand(300, 12) * mask, "mask": mask}
+    after = augment(before, TOKENS, Augment(token_dropout=0.25), random())
+    assert after["mask"].sum(1).float().mean() == pytest.approx(0.75 * 9, abs=0.2)
+    assert torch.equal(after["tokens"] > 0, after["mask"])
+    assert (after["mask"].int().diff(dim=1) <= 0).all()
+    for tokens in after["tokens"]:
+        left = tokens[tokens > 0]
+        assert (left.diff() > 0).all()
+
+
+def test_token_dropout_leaves_one_token_of_every_row():
+    mask = torch.arange(4) < torch.tensor([[1], [2], [4]])
+    before = {"tokens": torch.full((3, 4), 7) * mask, "mask": mask}
+    assert augment(before, TOKENS, Augment(token_dropout=0.999), random())["tokens"].tolist() == [[7, 0, 0, 0]] * 3
 
 
 @pytest.mark.parametrize(
@@ -146,7 +155,6 @@ def test_token_dropout_puts_the_unknown_token_in_place_of_real_ones():
         ({"flip": True}, SERIES, "--augment.flip does not suit series: leave it out"),
         ({"time_mask": 0.1}, IMAGES, "--augment.time-mask does not suit images"),
         ({"offset": 0.1}, TOKENS, "--augment.offset does not suit tokens"),
-        ({"token_dropout": 0.1}, Tokens(length=LENGTH, vocabulary=9), "needs a vocabulary with an unknown token"),
     ],
 )
 def test_what_does_not_suit_the_data_is_refused(option, kind, message):

@@ -111,7 +111,12 @@ def test_the_moving_average_starts_at_the_first_weights_and_follows_them():
     assert average.module.weight.item() == 1
     nn.init.constant_(model.weight, 2.0)
     average.update_parameters(model)
-    assert average.module.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 2)
+    assert average.module.weight.item() == pytest.approx(2 / 11 * 1 + 9 / 11 * 2)  # the second of (1 + n) / (10 + n)
+    for _ in range(200):
+        average.update_parameters(model)
+    nn.init.constant_(model.weight, 3.0)
+    average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(0.9 * 2 + 0.1 * 3)
 
 
 @pytest.mark.parametrize(

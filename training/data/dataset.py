@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, JsonValue, NonNegativeInt, PositiveInt
+from pydantic import Field, JsonValue, PositiveInt
 
 from modelrepo.preprocessing import Column, Numeric
 from modelrepo.tasks import Regression, Task
@@ -55,14 +55,12 @@ class Series(Standardized):
 class Tokens(Strict):
     """Token sequences of several lengths: `tokens` [N, T] int64 below `vocabulary`, and `mask` [N, T] bool.
 
-    `tokenizer` is the text of a tokenizer.json (Hugging Face), which turns text into these tokens; `unknown` is the token
-    that stands for what it does not know, and for tokens left out on purpose while training.
+    `tokenizer` is the text of a tokenizer.json (Hugging Face), which turns text into these tokens.
     """
 
     input: Literal["tokens"] = "tokens"
     vocabulary: PositiveInt
     length: ShapeRange
-    unknown: NonNegativeInt | None = None
     tokenizer: str | None = None
     description: str = ""
 

@@ -43,7 +43,6 @@ def listops() -> Dataset:
         kind=Tokens(
             vocabulary=len(VOCABULARY),
             length=ShapeRange(axis="length", min=1, opt=20, max=LONGEST),
-            unknown=VOCABULARY[UNKNOWN],
             tokenizer=str(tokenizer.to_str()),
             description="nested MIN, MAX, MED (median) and SM (sum modulo 10), such as [MAX 2 9 [MIN 4 7 ] 0 ]",
         ),

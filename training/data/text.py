@@ -13,7 +13,7 @@ from modelrepo.tensors import ShapeRange
 from training.data import splits, tables, targets
 from training.data.dataset import DataError, Dataset, Split, Tokens
 from training.data.source import Source
-from training.data.tokenizer import UNKNOWN, byte_tokens, learn_bpe, padded, token_ids
+from training.data.tokenizer import byte_tokens, learn_bpe, padded, token_ids
 
 
 def load_text(path: Path, source: Source) -> Dataset:
@@ -58,7 +58,6 @@ def load_text(path: Path, source: Source) -> Dataset:
                 opt=int(np.median(lengths["train"])),
                 max=max(int(length.max()) for length in lengths.values()),
             ),
-            unknown=vocabulary[UNKNOWN],
             tokenizer=tokenizer,
             description=f"the text of {source.text!r} as {'bytes' if source.tokenizer == 'bytes' else 'byte pair encoding'}",
         ),

@@ -99,4 +99,4 @@ def test_the_tokenizer_reads_expressions_as_they_are_written(dataset):
     np.testing.assert_array_equal(mask, rows.inputs["mask"])
     tokenizer = Tokenizer.from_str(dataset.kind.tokenizer)
     assert tokenizer.get_vocab_size() == dataset.kind.vocabulary
-    assert tokenizer.encode("[MEAN 3 ]").ids[0] == dataset.kind.unknown
+    assert tokenizer.encode("[MEAN 3 ]").ids[0] == tokenizer.token_to_id("<unk>")

@@ -88,7 +88,6 @@ def test_the_kind_says_all_that_serving_needs(tmp_path):
     dataset = load_text(write(tmp_path / "r.csv", reviews()), SOURCE)
     kind, tokenizer = dataset.kind, Tokenizer.from_str(dataset.kind.tokenizer)
     assert kind.vocabulary == tokenizer.get_vocab_size() <= 300
-    assert kind.unknown == 0
     longest = max(split.inputs["mask"].sum(axis=1).max() for split in (dataset.train(1), dataset.validation, dataset.test))
     assert (kind.length.min, kind.length.max) == (1, longest)
     tokens, mask = encode(kind.tokenizer, [text[1:] for text in texts(dataset, dataset.test)], kind.length.max)
@@ -103,7 +102,7 @@ def test_long_texts_are_cut_and_empty_ones_kept_and_both_are_counted(tmp_path):
     assert dataset.handling["texts cut after 50 tokens"] == {"train": 0, "validation": 0, "test": 1}
     assert dataset.handling["empty texts, read as one unknown token"] == {"train": 0, "validation": 0, "test": 1}
     assert dataset.test.inputs["mask"].sum(axis=1).tolist() == [50, 1, 20]
-    assert dataset.test.inputs["tokens"][1, 0] == dataset.kind.unknown == 256
+    assert dataset.test.inputs["tokens"][1, 0] == 256
     assert dataset.kind.length.max == 50
 
 

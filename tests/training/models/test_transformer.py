@@ -70,6 +70,37 @@ def test_gradients_pass_every_activation(activation):
     assert without_gradient(build(tiny(activation=activation), TOKENS, LABELS)) == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"embedding_std": 0.1, "positions": "rotary"}, id="small embeddings"),
+        pytest.param({"final_norm": False, "pooling": "mean"}, id="no final norm"),
+        pytest.param({"embedding_dropout": 0.5, "head_dropout": 0.0, "dropout": 0.1}, id="dropout by place"),
+    ],
+)
+def test_gradients_pass_and_exports_equal_whatever_suits_few_texts(options, tmp_path):
+    torch.manual_seed(0)
+    model = build(tiny(**options), TOKENS, LABELS)
+    assert without_gradient(model) == []
+    assert padding_changes(model) < 1e-5
+    assert_export_is_equal(model, tmp_path)
+
+
+def test_embeddings_start_as_wide_as_asked_and_otherwise_fill_the_stream():
+    torch.manual_seed(0)
+    wide = TOKENS.model_copy(update={"vocabulary": 5000})
+    tokens = torch.arange(5000).unsqueeze(0)
+    for std, expected in ((None, 1.0), (0.1, 0.1)):
+        stream = build(tiny(embedding_std=std, dim=16), wide, LABELS).embed(tokens)
+        assert stream.std().item() == pytest.approx(expected, rel=0.03)
+
+
+def test_dropout_is_of_each_place_its_own_or_of_all_the_same():
+    model = build(tiny(dropout=0.1, embedding_dropout=0.5), TOKENS, LABELS)
+    shares = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert sorted(shares) == [0.1, 0.1, 0.1, 0.5]  # two blocks, the head, the embedding
+
+
 def test_not_even_what_is_no_number_leaks_out_of_the_padding():
     model = build(tiny(), SERIES, LABELS).eval()
     batch = inputs(model)
