@@ -104,15 +104,16 @@ class Examination:
 class Monitor:
     """Watches one run. `options` are the model's own with their values: no remedy names one it lacks, or what is set already."""
 
-    def __init__(self, objective: Objective, chance: float, options: Mapping[str, Any]) -> None:
-        self.objective, self.chance, self.options = objective, chance, options
+    def __init__(self, objective: Objective, chance: float, options: Mapping[str, Any], warmup: int = 0) -> None:
+        """`warmup` is the number of epochs in which the learning rate rises: chance is left behind after them."""
+        self.objective, self.chance, self.options, self.warmup = objective, chance, options, warmup
         self._said: set[str] = set()
 
     def after_epoch(
         self, model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor, epochs: Sequence[Mapping[str, float]]
     ) -> list[Finding]:
         """What is wrong now and was not said before, from one batch and the epochs recorded so far (`History`'s rows)."""
-        wrong = list(_from_losses(epochs, self.chance))
+        wrong = list(_from_losses(epochs, self.chance, self.warmup))
         if len(epochs) <= PATIENCE or len(epochs) % EVERY == 0:  # a look costs about as much as a step
             wrong += _from_examination(examine(model, inputs, targets, self.objective))
         new = [(what, where) for what, where in wrong if what not in self._said]
@@ -247,11 +248,11 @@ def _from_examination(found: Examination) -> Iterator[tuple[str, str]]:
         yield "dead ReLUs", f"{shown}{more} are 0 for every row of a batch"
 
 
-def _from_losses(epochs: Sequence[Mapping[str, float]], chance: float) -> Iterator[tuple[str, str]]:
+def _from_losses(epochs: Sequence[Mapping[str, float]], chance: float, warmup: int) -> Iterator[tuple[str, str]]:
     if not epochs:
         return
     training = epochs[-1].get("train/loss", 0.0)
-    if len(epochs) >= PATIENCE and training >= CHANCE * chance:
+    if len(epochs) >= warmup + PATIENCE and training >= CHANCE * chance:
         yield (
             "the loss is at chance",
             f"{training:.4g} after {len(epochs)} epochs; the best answer that is always the same has {chance:.4g}",

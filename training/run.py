@@ -114,8 +114,8 @@ class Run:
         self._state = state
         self._lose_patience()
         targets = self.dataset.train(1).targets
-        options = dataclasses.asdict(config.model)
-        self._monitor = Monitor(objective, chance(self.dataset.task, targets, objective), options)
+        warmup = math.ceil(config.optimisation.warmup * config.epochs)
+        self._monitor = Monitor(objective, chance(self.dataset.task, targets, objective), dataclasses.asdict(config.model), warmup)
         self._display = self._resources.enter_context(
             Display(config.out.name, state.steps, bar=config.control.log_format == "text", quiet=not first)
         )

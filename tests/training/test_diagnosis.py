@@ -230,6 +230,13 @@ def test_overfitting_is_told_from_losses_that_part(training, validation, alarm, 
     assert ("overfitting" in findings) == alarm
 
 
+def test_chance_may_last_as_long_as_the_learning_rate_rises(batch):
+    monitor = Monitor(cross_entropy, math.log(3), OPTIONS, warmup=2)
+    rows = [{"epoch": n, "train/loss": math.log(3)} for n in range(1, 6)]
+    assert "the loss is at chance" not in found(monitor.after_epoch(mlp(2, nn.ReLU), *batch, rows[:4]))
+    assert "the loss is at chance" in found(monitor.after_epoch(mlp(2, nn.ReLU), *batch, rows))
+
+
 def test_a_finding_is_told_once(batch, monitor):
     net = mlp(30, nn.Sigmoid)
     assert len(monitor.after_epoch(net, *batch, [])) == 1

@@ -55,6 +55,9 @@ class TransformerConfig:
     learns fast and fits beside position codes; small ones learn slowly, which suits few texts and rotary positions."""
     final_norm: bool = True
     """Pre-norm: normalise the stream once more before pooling. Without, a mean weighs positions by what they gathered."""
+    layer_scale: float | None = None
+    """What each branch is multiplied by at the start, then learned by feature (LayerScale, Touvron et al. 2021); None leaves
+    branches as they are. Small, the sum of the embeddings is learned first, and what needs their order after it."""
     activation: Activation = "gelu"
     """Inside the feed-forward layer."""
     norm: Norm = "layer"
@@ -81,8 +84,9 @@ class TransformerConfig:
         for field in ("dropout", "embedding_dropout", "head_dropout"):
             if (value := getattr(self, field)) is not None:
                 checks.share(field, value)
-        if self.embedding_std is not None and not self.embedding_std > 0:
-            raise ValueError(f"embedding_std must be above 0, not {self.embedding_std}")
+        for field in ("embedding_std", "layer_scale"):
+            if (value := getattr(self, field)) is not None and not value > 0:
+                raise ValueError(f"{field} must be above 0, not {value}")
         for field in ("dim", "layers", "heads", "feedforward", "patch"):
             checks.at_least(field, getattr(self, field), 1)
         if self.dim % self.heads:
@@ -93,6 +97,17 @@ class TransformerConfig:
             )
         if self.causal and self.pooling == "cls":
             raise ValueError("under causal attention the vector in front (pooling cls) sees nothing: use pooling last or mean")
+
+
+class LayerScale(nn.Module):
+    """One learned factor per feature, [..., D] -> [..., D]."""
+
+    def __init__(self, dim: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
 
 
 class Block(nn.Module):
@@ -109,14 +124,17 @@ class Block(nn.Module):
             activation(config.activation),
             nn.Linear(config.feedforward, config.dim),
         )
+        self.scale1, self.scale2 = (
+            nn.Identity() if config.layer_scale is None else LayerScale(config.dim, config.layer_scale) for _ in range(2)
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.norm1(x), mask))
-            return x + self.dropout(self.feedforward(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, mask)))
-        return self.norm2(x + self.dropout(self.feedforward(x)))
+            x = x + self.dropout(self.scale1(self.attention(self.norm1(x), mask)))
+            return x + self.dropout(self.scale2(self.feedforward(self.norm2(x))))
+        x = self.norm1(x + self.dropout(self.scale1(self.attention(x, mask))))
+        return self.norm2(x + self.dropout(self.scale2(self.feedforward(x))))
 
     def attention_weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Where each position of this block's input looks: [N, heads, T, T]."""
