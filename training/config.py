@@ -204,7 +204,7 @@ def vowels_gru(out: Path) -> Config:
 
 def sst2_transformer(out: Path) -> Config:
     """`python -m training transformer --preset sst2-transformer --data train.tsv --validation-data dev.tsv --test-data test.tsv
-    --out runs/sst2-transformer`: under 15 minutes on 2 cores, test accuracy about 0.80. Lines are a sentence, a tab, and 0 or 1.
+    --out runs/sst2-transformer`: half a minute on 2 cores, test accuracy about 0.805. Lines are a sentence, a tab, and 0 or 1.
     """
     return Config(
         data=tyro.MISSING,
@@ -219,12 +219,13 @@ def sst2_transformer(out: Path) -> Config:
             vocabulary=16_000,
             max_length=64,
         ),
-        model=TransformerConfig(dim=128, layers=1, feedforward=128, dropout=0.3, positions="rotary", pooling="mean"),
-        optimisation=Optimisation(learning_rate=5e-4, ema=0.998),
-        augment=Augment(token_dropout=0.3),
-        epochs=10,
-        batch_size=32,
-        floor=0.78,
+        model=TransformerConfig(
+            dim=128, layers=1, feedforward=128, dropout=0.5, norm="none", positions="rotary", pooling="mean", embedding_std=0.01
+        ),
+        optimisation=Optimisation(learning_rate=1.2e-3, ema=0.998),
+        epochs=3,
+        batch_size=64,
+        floor=0.79,
     )
 
 

@@ -27,7 +27,7 @@ from training.models.layers import Activation, Head, Init, Standardize, activati
 from training.models.positions import Learned, Rotary, Sinusoidal
 from training.models.sequences import Embedding, pool, sequence_inputs
 
-Norm = Literal["layer", "rms"]  # statistics over a batch would mix padding with what is real
+Norm = Literal["layer", "rms", "none"]  # statistics over a batch would mix padding with what is real
 Positions = Literal["sinusoidal", "learned", "rotary"]
 Pooling = Literal["last", "mean", "cls"]
 
@@ -45,23 +45,14 @@ class TransformerConfig:
     feedforward: int = 128
     """Width inside the feed-forward layer."""
     dropout: float = 0.0
-    """Share of activations zeroed in training where each branch joins the stream."""
-    embedding_dropout: float | None = None
-    """The same of the embedding; None takes `dropout`."""
-    head_dropout: float | None = None
-    """The same before the answer; None takes `dropout`."""
+    """Share of activations zeroed in training: of the embedding, where each branch joins the stream, and before the answer."""
     embedding_std: float | None = None
     """Standard deviation of token vectors at the start. None draws them with 1 / sqrt(dim) and multiplies them by sqrt(dim), which
-    learns fast and fits beside position codes; small ones learn slowly, which suits few texts and rotary positions."""
-    final_norm: bool = True
-    """Pre-norm: normalise the stream once more before pooling. Without, a mean weighs positions by what they gathered."""
-    layer_scale: float | None = None
-    """What each branch is multiplied by at the start, then learned by feature (LayerScale, Touvron et al. 2021); None leaves
-    branches as they are. Small, the sum of the embeddings is learned first, and what needs their order after it."""
+    fits beside position codes; small ones, say 0.01, start near a bag of words, which suits few texts and rotary positions."""
     activation: Activation = "gelu"
     """Inside the feed-forward layer."""
     norm: Norm = "layer"
-    """Normalisation of each position."""
+    """Normalisation of each position; none suits a block or two."""
     norm_first: bool = True
     """Pre-norm: normalise what enters a branch; otherwise post-norm, the sum that leaves it, which wants a longer warm-up."""
     positions: Positions = "sinusoidal"
@@ -81,12 +72,9 @@ class TransformerConfig:
         checks.one_of("positions", self.positions, Positions)
         checks.one_of("pooling", self.pooling, Pooling)
         checks.one_of("init", self.init, Init)
-        for field in ("dropout", "embedding_dropout", "head_dropout"):
-            if (value := getattr(self, field)) is not None:
-                checks.share(field, value)
-        for field in ("embedding_std", "layer_scale"):
-            if (value := getattr(self, field)) is not None and not value > 0:
-                raise ValueError(f"{field} must be above 0, not {value}")
+        checks.share("dropout", self.dropout)
+        if self.embedding_std is not None and not self.embedding_std > 0:
+            raise ValueError(f"embedding_std must be above 0, not {self.embedding_std}")
         for field in ("dim", "layers", "heads", "feedforward", "patch"):
             checks.at_least(field, getattr(self, field), 1)
         if self.dim % self.heads:
@@ -97,17 +85,6 @@ class TransformerConfig:
             )
         if self.causal and self.pooling == "cls":
             raise ValueError("under causal attention the vector in front (pooling cls) sees nothing: use pooling last or mean")
-
-
-class LayerScale(nn.Module):
-    """One learned factor per feature, [..., D] -> [..., D]."""
-
-    def __init__(self, dim: int, start: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.full((dim,), start))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight
 
 
 class Block(nn.Module):
@@ -124,17 +101,14 @@ class Block(nn.Module):
             activation(config.activation),
             nn.Linear(config.feedforward, config.dim),
         )
-        self.scale1, self.scale2 = (
-            nn.Identity() if config.layer_scale is None else LayerScale(config.dim, config.layer_scale) for _ in range(2)
-        )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.norm_first:
-            x = x + self.dropout(self.scale1(self.attention(self.norm1(x), mask)))
-            return x + self.dropout(self.scale2(self.feedforward(self.norm2(x))))
-        x = self.norm1(x + self.dropout(self.scale1(self.attention(x, mask))))
-        return self.norm2(x + self.dropout(self.scale2(self.feedforward(x))))
+            x = x + self.dropout(self.attention(self.norm1(x), mask))
+            return x + self.dropout(self.feedforward(self.norm2(x)))
+        x = self.norm1(x + self.dropout(self.attention(x, mask)))
+        return self.norm2(x + self.dropout(self.feedforward(x)))
 
     def attention_weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Where each position of this block's input looks: [N, heads, T, T]."""
@@ -192,10 +166,10 @@ class Transformer(Model):
                 self.positions = Learned(length, config.dim)
             case "rotary":
                 rotate = Rotary(length, config.dim // config.heads)
-        self.dropout = nn.Dropout(config.dropout if config.embedding_dropout is None else config.embedding_dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, rotate) for _ in range(config.layers))
-        self.norm = norm(config.norm, config.dim) if config.norm_first and config.final_norm else nn.Identity()
-        self.head = Head(config.dim, task, config.dropout if config.head_dropout is None else config.head_dropout)
+        self.norm = norm(config.norm, config.dim) if config.norm_first else nn.Identity()
+        self.head = Head(config.dim, task, config.dropout)
         initialise(self, "xavier" if config.init == "auto" else config.init, config.activation)
 
     def inputs(self, batch: ShapeRange) -> tuple[TensorSpec, ...]:
