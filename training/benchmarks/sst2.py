@@ -23,7 +23,7 @@ MIN_DF = (1, 2, 3)
 C = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 
-def main(data: Path = Path("../shared/data/sst2"), seeds: int = 1) -> None:
+def main(data: Path = Path("../shared/data/sst2"), seeds: int = 5) -> None:
     """Train both; what is chosen is chosen by the validation sentences.
 
     Args:
