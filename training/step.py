@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 
 from training.augment import Augment, Mix, augment, mix
 from training.config import Config
@@ -28,7 +27,7 @@ class Step:
         options = config.optimisation
         half = HALF.get(options.precision)
         self.autocast = torch.autocast(world.device.type, half) if half else nullcontext()
-        self.clip_norm = options.clip_norm or math.inf
+        self.parameters = list(state.model.parameters())  # walking the modules at every step costs more than clipping
         self.augments = config.augment != Augment()
 
     def __call__(self, split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,9 +45,11 @@ class Step:
                 state.scaler.scale(loss * self.world.size).backward()  # which is averaged over processes
             total += loss.detach()
         state.scaler.unscale_(state.optimizer)
-        norm = clip_grad_norm_(state.model.parameters(), self.clip_norm)
+        norm = get_total_norm([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        if options.clip_norm:
+            clip_grads_with_norm_(self.parameters, options.clip_norm, norm)
         if options.clip_value:
-            clip_grad_value_(state.model.parameters(), options.clip_value)
+            clip_grad_value_(self.parameters, options.clip_value)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         if state.ema:
