@@ -31,7 +31,7 @@ test: .venv/.test  ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile
 
 test-slow: .venv/.test  ## run the tests that take minutes: presets to their floors, every model option through its export
-	@$(PY) -m pytest -m slow
+	@$(PY) -m pytest -m slow -n auto
 
 lint: .venv/.test .venv/.lint  ## ruff and mypy
 	@$(PY) -m ruff check .
