@@ -18,7 +18,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,20 +144,28 @@ def load_last(folder: Path) -> dict[str, Any] | None:
 def finish(run: Path) -> None:
     """Move a run that has ended out of `unfinished/`, in place of the one before it; `tidy` goes on where this was cut off."""
     ended = run / UNFINISHED
-    facts = load(ended).facts
+    for path in ended.iterdir():  # what is not kept goes first: beside no best.pt it would look like a run to go on with
+        if path.name == PREVIOUS or path.name.startswith("."):  # such as half a file of a killed process
+            _remove(path)
     paths = sorted(ended.iterdir(), key=lambda path: (path.name == BEST, path.name != CONFIG))
     if paths[0].name == CONFIG:  # nothing is moved yet, so these are the older run's, and this one may have none
         for name in OPTIONAL:
             _remove(run / name)
     for path in paths:
-        if path.name != PREVIOUS and not path.name.startswith("."):  # such as half a file of a killed process
-            if path.is_dir():
-                _remove(run / path.name)
-            path.replace(run / path.name)
-    for stale in run.glob(HOLDOUT):
-        if stale != _holdout(run, facts.holdout_sha256):
-            stale.unlink()
-    shutil.rmtree(ended)
+        if path.is_dir():
+            _remove(run / path.name)
+        path.replace(run / path.name)
+    _settle(run)
+
+
+def _settle(run: Path) -> None:
+    """Remove what is left of the run that was replaced, and the empty `unfinished/`."""
+    with suppress(CheckpointError):  # there is no run: one was killed before it wrote anything
+        facts = load(run).facts
+        for stale in run.glob(HOLDOUT):
+            if stale != _holdout(run, facts.holdout_sha256):
+                stale.unlink()
+    (run / UNFINISHED).rmdir()
 
 
 def _remove(path: Path) -> None:
@@ -184,8 +192,11 @@ def held(run: Path) -> Iterator[None]:
 
 def tidy(run: Path) -> None:
     """Put a run that has ended into its place, where moving it there was cut off."""
+    ended = run / UNFINISHED
+    if ended.exists() and not any(ended.iterdir()):
+        _settle(run)
     try:
-        facts = load(run / UNFINISHED).facts
+        facts = load(ended).facts
     except CheckpointError:
         return
     if facts.test is not None:

@@ -115,7 +115,7 @@ def test_killed_at_any_step_and_resumed_a_run_ends_as_if_nothing_had_happened(na
         assert same(config.out, whole[name]), f"killed at step {at}"
 
 
-@pytest.mark.parametrize("every", [pytest.param(2, marks=pytest.mark.slow), 17])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 17])
 def test_killed_at_any_touch_of_the_disk_and_resumed_a_run_ends_as_if_nothing_had_happened(every, whole, children, tmp_path):
     name = next(iter(EVERYTHING))
     config, times = replace(EVERYTHING[name], out=tmp_path / "run"), 3
