@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100
+DECADE = round((STEPS - 1) / math.log10(HIGHEST / LOWEST))  # steps in which the rate rises tenfold
+WARM_UP = 20
 SMOOTHING = 0.9
 
 
 @dataclass(frozen=True)
 class Range:
-    """Rates tried, the smoothed loss after each, and the rate at which the loss fell fastest."""
+    """Rates tried, the smoothed loss after each, and the middle of the decade in which the loss fell most."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -24,15 +27,14 @@ class Range:
 def find(step: Callable[[float], float]) -> Range:
     """Call `step(rate)`, which trains one batch at that rate and returns its loss, with rates rising from 1e-6 to 10.
 
-    Ends early where the loss is four times its lowest. Raises ValueError where it never fell, for then no rate is better.
+    Some batches at the lowest rate come first, so that a smoothed loss never hangs on a single one. Ends early where the loss
+    is four times its lowest. Raises ValueError where it never fell, for then no rate is better.
     """
     rates: list[float] = []
     losses: list[float] = []
-    average = 0.0
-    for number, rate in enumerate(np.geomspace(LOWEST, HIGHEST, STEPS), start=1):
-        loss = step(float(rate))
-        average = SMOOTHING * average + (1 - SMOOTHING) * loss
-        smooth = average / (1 - SMOOTHING**number)
+    smooth = fmean(step(LOWEST) for _ in range(WARM_UP))
+    for rate in np.geomspace(LOWEST, HIGHEST, STEPS):
+        smooth = SMOOTHING * smooth + (1 - SMOOTHING) * step(float(rate))
         if not math.isfinite(smooth) or (losses and smooth > 4 * min(losses)):
             break
         rates.append(float(rate))
@@ -40,5 +42,6 @@ def find(step: Callable[[float], float]) -> Range:
     lowest = int(np.argmin(losses)) if losses else 0
     if lowest < 2:
         raise ValueError("the loss fell at no learning rate: try another --model.init, or look at the data")
-    slope = np.gradient(np.array(losses[: lowest + 1]))  # over the logarithm of the rate, which rises evenly
-    return Range(tuple(rates), tuple(losses), float(f"{rates[int(np.argmin(slope))]:.2g}"))
+    span = min(DECADE, lowest)
+    fallen = np.array(losses[: lowest + 1 - span]) - np.array(losses[span : lowest + 1])
+    return Range(tuple(rates), tuple(losses), float(f"{rates[int(np.argmax(fallen)) + span // 2]:.2g}"))

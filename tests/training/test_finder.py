@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.conftest import TINY
@@ -21,6 +22,13 @@ def test_the_suggestion_lies_where_the_loss_falls_fastest():
     assert found.rates[0] == LOWEST
     assert found.rates[-1] < HIGHEST, "it stops where the loss gives way"
     assert len(found.rates) == len(found.losses)
+
+
+def test_noise_from_batch_to_batch_does_not_pass_for_a_fall():
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        found = find(lambda rate, random=random: 1 / (1 + rate / 1e-2) + (rate / 0.5) ** 2 + random.normal(scale=0.2))
+        assert 1e-3 < found.suggestion < 1e-1, seed
 
 
 def test_a_loss_that_is_no_number_ends_the_search():
