@@ -26,8 +26,9 @@ EXPLODED = 1e3  # a layer's gradient as a multiple of its weights
 DEAD = 0.75  # share of a layer's units that no row of the batch activates; deep in a network half of them is common
 LEAST = 32  # positions a unit must have had a chance at to be called dead
 CHANCE = 0.99  # a loss above this share of a constant answer's has learnt nothing
-PATIENCE = 3  # epochs that a run may take to leave chance behind, or to find a lower validation loss
+PATIENCE = 3  # epochs that a run may take to leave chance behind
 EVERY = 5  # epochs between two looks into the network, after the first few
+LASTING = 5  # epochs without a lower validation loss; while the rate is high, single ones jump
 OVERFITTED = 0.1  # rise of the validation loss since its lowest, as a share of a constant answer's loss
 
 REMEDIES = {
@@ -260,7 +261,7 @@ def _from_losses(epochs: Sequence[Mapping[str, float]], chance: float, warmup: i
     validation = [row.get("validation/loss", math.inf) for row in epochs]
     best = min(range(len(epochs)), key=validation.__getitem__)
     rise = validation[-1] - validation[best]
-    if len(epochs) - 1 - best >= PATIENCE and rise > OVERFITTED * chance and training < epochs[best].get("train/loss", 0.0):
+    if len(epochs) - 1 - best >= LASTING and rise > OVERFITTED * chance and training < epochs[best].get("train/loss", 0.0):
         yield (
             "overfitting",
             f"the validation loss rose from {validation[best]:.4g} in epoch {best + 1} to {validation[-1]:.4g}, "

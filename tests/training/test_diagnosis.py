@@ -214,10 +214,10 @@ def test_a_loss_at_chance_is_told(losses, alarm, batch, monitor):
 @pytest.mark.parametrize(
     ("training", "validation", "alarm"),
     [
-        pytest.param([0.9, 0.5, 0.3, 0.2, 0.1], [0.9, 0.7, 0.8, 0.9, 1.0], True, id="learnt by heart"),
-        pytest.param([0.9, 0.5, 0.3, 0.2, 0.1], [0.9, 0.7, 0.71, 0.72, 0.73], False, id="flat"),
-        pytest.param([0.9, 0.5, 0.3, 0.2, 0.6], [0.9, 0.7, 0.8, 0.9, 1.0], False, id="both rise"),
-        pytest.param([0.9, 0.5, 0.3], [0.9, 0.7, 1.5], False, id="one bad epoch"),
+        pytest.param([0.9, 0.5, 0.3, 0.2, 0.1, 0.1, 0.1], [0.9, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2], True, id="learnt by heart"),
+        pytest.param([0.9, 0.5, 0.3, 0.2, 0.1, 0.1, 0.1], [0.9, 0.7, 0.71, 0.72, 0.73, 0.74, 0.75], False, id="flat"),
+        pytest.param([0.9, 0.5, 0.3, 0.2, 0.6, 0.6, 0.6], [0.9, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2], False, id="both rise"),
+        pytest.param([0.9, 0.5, 0.3, 0.2, 0.1], [0.2, 0.3, 0.4, 0.3, 0.4], False, id="a few bad epochs"),
         pytest.param([0.9, 0.5, 0.3, 0.2], [math.nan] * 4, False, id="no number to compare"),
     ],
 )
