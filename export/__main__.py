@@ -1,4 +1,4 @@
-"""`python -m export RUN … --repository models`."""
+"""`python -m export RUN … --repository models`, and `python -m export copy …` for a version that is published already."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import get_args
 
-from rich.console import Console
-
-from export.pipeline import export_run
-from export.report import Report, print_table
+from export import layouts
 from modelrepo.errors import QuartetError
 from modelrepo.repository import Repository
 
@@ -18,11 +16,22 @@ TABLE_WIDTH = 110  # a pipe says 80, which would cut the figures off
 
 
 def main(arguments: list[str]) -> int:
-    """Export every run named; 0 where all were published, 1 with messages where any was not, 2 for wrong arguments."""
+    """Do as the arguments say; 0 on success, 1 with messages where anything failed, 2 for wrong arguments."""
+    return copy(arguments[1:]) if arguments[:1] == ["copy"] else export(arguments)
+
+
+def export(arguments: list[str]) -> int:
+    """Export every run named."""
+    from rich.console import Console  # these need what a machine that only serves does not have, torch among them
+
+    from export.pipeline import export_run
+    from export.report import Report, print_table
+
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Turn the best checkpoint of each run into ONNX and, where TensorRT is installed, an engine; "
         "prove them equal to PyTorch; publish the next version of each model.",
+        epilog="`python -m export copy --help`: a published version in the layout of another server.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder that `python -m training` wrote")
     parser.add_argument("--repository", required=True, type=Path, help="folder to publish to; made where it is missing")
@@ -57,6 +66,34 @@ def main(arguments: list[str]) -> int:
         console = Console()
         print_table(done, Console(width=max(console.width, TABLE_WIDTH)))
     return 1 if failed else 0
+
+
+def copy(arguments: list[str]) -> int:
+    """Copy a published version into the layout of another server."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export copy",
+        description="Copy a published version into the folders that another server reads.",
+    )
+    parser.add_argument("--repository", required=True, type=Path, help="folder that `python -m export` published to")
+    parser.add_argument("--model", required=True, metavar="NAME[:VERSION]", help="default: the newest version")
+    parser.add_argument(
+        "--layout", required=True, choices=get_args(layouts.Layout), help="triton: a model repository; kserve: for a storageUri"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write to; made where it is missing")
+    chosen = parser.parse_args(arguments)
+    name, _, version = chosen.model.partition(":")
+    if version and not version.isdecimal():
+        parser.error(f"--model takes NAME or NAME:VERSION with a number, not {chosen.model!r}")
+    try:
+        published = Repository(chosen.repository).open(name, int(version) if version else None)
+        print(layouts.copy(published, chosen.layout, chosen.out))
+    except QuartetError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"export: {error.filename or chosen.out}: {error.strerror}; nothing copied", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
