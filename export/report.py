@@ -85,7 +85,7 @@ def print_table(reports: list[tuple[Report, int]], console: Console) -> None:
                 "-" if entry.metric is None else _metric(entry.metric),
                 f"{entry.provider or entry.format} {entry.precision}{mark}".replace("[", "\\["),
                 f"{entry.size / 1000:,.0f} kB",
-                "not proven" if entry.parity is None else f"{entry.parity.max_abs_error:.1e}",
+                "not proven" if entry.parity is None else f"{entry.parity.max_error:.1e}",
                 "-" if entry.latency is None else f"{entry.latency.median_ms:.3f} ms",
             )
         footnotes += [note for note in report.notes if note not in footnotes]

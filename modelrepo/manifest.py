@@ -20,6 +20,7 @@ from modelrepo.tensors import Signature, Strict
 
 FORMAT_VERSION: Final = 1
 MANIFEST = "manifest.json"
+HELD_OUT: Final = "held-out"  # rows of a parity case
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -97,16 +98,30 @@ class Goldens(Strict):
 
 
 class ParityCase(Strict):
-    """One comparison with the original: `batch` rows at one length."""
+    """One comparison with the original: `batch` rows at one length.
 
+    `rows` are `held-out` ones or an extreme input by its name, such as `zeros`. Errors are those of output elements: absolute in
+    the task's unit, relative to the largest element of the row. The cosine is the lowest of any row, None where a row is one
+    number; agreement is the share of rows that decide as the original, None where there is no decision or it means nothing.
+    """
+
+    rows: str
     batch: PositiveInt
     length: PositiveInt | None
     max_abs_error: NonNegativeFloat
+    mean_abs_error: NonNegativeFloat
+    max_rel_error: NonNegativeFloat
+    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None
     top1_agreement: Annotated[float, Field(ge=0, le=1)] | None
+
+    @property
+    def error(self) -> float:
+        """What is held to the tolerance: the absolute error; of extreme inputs, whose outputs may be of any size, the lesser."""
+        return self.max_abs_error if self.rows == HELD_OUT else min(self.max_abs_error, self.max_rel_error)
 
 
 class Parity(Strict):
-    """How far one artifact is from PyTorch: the largest difference of any output element in the task's unit, case by case."""
+    """How far one artifact is from PyTorch, case by case."""
 
     artifact: str
     provider: str
@@ -114,14 +129,14 @@ class Parity(Strict):
     cases: Annotated[tuple[ParityCase, ...], Field(min_length=1)]
 
     @property
-    def max_abs_error(self) -> float:
+    def max_error(self) -> float:
         """The worst of all cases."""
-        return max(case.max_abs_error for case in self.cases)
+        return max(case.error for case in self.cases)
 
     @model_validator(mode="after")
     def _equal(self) -> Self:
-        if self.max_abs_error > self.tolerance:
-            raise ValueError(f"{self.artifact} differs by {self.max_abs_error:g}, more than its tolerance of {self.tolerance:g}")
+        if self.max_error > self.tolerance:
+            raise ValueError(f"{self.artifact} differs by {self.max_error:g}, more than its tolerance of {self.tolerance:g}")
         return self
 
 

@@ -123,7 +123,7 @@ def _metadata(model: ServedModel) -> ModelMetadata:
         "provider": model.provider,
         "max_batch": manifest.signature.batch.max,
         f"test {manifest.metric.name}": manifest.metric.value,
-        "max_abs_error": max(parity.max_abs_error for parity in manifest.parity),
+        "max_error": max(parity.max_error for parity in manifest.parity),
         **{f"skipped {path}": reason for path, reason in model.skipped.items()},
     }
     return ModelMetadata(

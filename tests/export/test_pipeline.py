@@ -61,7 +61,7 @@ def test_a_version_says_where_it_comes_from_and_how_far_it_was_proven(run, tmp_p
     assert {"torch", "onnx", "python"} <= set(manifest.lineage.versions)
     assert manifest.preprocessing[0].columns == saved.facts.kind.columns
     assert manifest.metrics == saved.facts.metrics
-    assert 0 <= manifest.parity[0].max_abs_error < 1e-4
+    assert 0 <= manifest.parity[0].max_error < 1e-4
     assert manifest.signature == saved.model().signature()
     out = capsys.readouterr().out
     for part in ("tiny:1", "accuracy", "onnxruntime-cpu fp32", "ms"):
