@@ -113,10 +113,12 @@ def _check_shares(model: Model, config: Config, rows: int, shares: int) -> None:
 @contextmanager
 def _determined(config: Config) -> Iterator[None]:
     """Refuse, where asked to, what differs from run to run on a GPU, and then leave PyTorch as it was."""
+    if not config.deterministic:  # even switching it off imports PyTorch's compiler: seconds
+        yield
+        return
     before = torch.are_deterministic_algorithms_enabled()
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-    torch.use_deterministic_algorithms(config.deterministic or before)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:

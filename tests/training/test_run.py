@@ -346,6 +346,22 @@ def test_the_record_of_a_run_says_how_it_went(tiny):
     assert any(name.startswith("gradient_norm/") for name in header)
 
 
+def test_deterministic_refuses_what_differs_from_run_to_run_and_leaves_pytorch_as_it_was(tiny, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # and so put back afterwards
+    refused: list[bool] = []
+    evaluated = Run.evaluated
+
+    def noted(run, *arguments):
+        refused.append(torch.are_deterministic_algorithms_enabled())
+        evaluated(run, *arguments)
+
+    monkeypatch.setattr(Run, "evaluated", noted)
+    loop.fit(replace(tiny, deterministic=True))
+    loop.fit(replace(tiny, out=tiny.out.with_name("other")))
+    assert refused == [True, True, False, False]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_saving_often_or_seldom_gives_the_same_weights(tiny, tmp_path):
     loop.fit(tiny)
     other = replace(tiny, out=tmp_path / "other" / "run", control=replace(PLAIN, save_every=7, log_format="json"))
