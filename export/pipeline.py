@@ -78,7 +78,7 @@ def _load(run: Path) -> tuple[Checkpoint, Original]:
     """A finished run that reached its floor. Raises ExportError."""
     try:
         saved = checkpoint.load(run)
-        model, holdout = saved.model(), checkpoint.load_holdout(run, saved.facts)
+        model, holdout = saved.model(), checkpoint.load_rows(run, "holdout", saved.facts)
     except CheckpointError as error:
         raise ExportError(str(error)) from None
     test = saved.facts.test

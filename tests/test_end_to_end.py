@@ -49,7 +49,7 @@ def client(server):
 def truth(tiny_runs, family):
     """Held-out rows and what PyTorch says to them."""
     saved = checkpoint.load(tiny_runs[family])
-    holdout = checkpoint.load_holdout(tiny_runs[family], saved.facts).rows(slice(0, ROWS))
+    holdout = checkpoint.load_rows(tiny_runs[family], "holdout", saved.facts).rows(slice(0, ROWS))
     return saved.facts.task, holdout.inputs, predict(saved.model(), holdout)
 
 

@@ -7,6 +7,7 @@ it up, `best.pt` last, since that is the file which says what the run is:
 - `config.json`: all settings
 - `last.pt`, `previous.pt`: the state of training after the newest save and the one before
 - `holdout-….npz`, named by its content: the test split
+- `calibration-….npz`, likewise: rows of the training split, on which export chooses the ranges of 8-bit numbers
 
 Every file is written beside its target, flushed and renamed; loading is weights-only, so a stranger's file runs no code.
 """
@@ -16,12 +17,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -41,7 +43,9 @@ CONFIG = "config.json"
 LOCK = ".lock"
 OPTIONAL = ("pictures", "tensorboard", "mlflow-run.txt")
 UNFINISHED = "unfinished"
-HOLDOUT = "holdout-*.npz"
+FORMAT_VERSION = 2
+
+Kept = Literal["holdout", "calibration"]  # which rows a checkpoint keeps beside itself
 
 
 class CheckpointError(Exception):
@@ -51,7 +55,7 @@ class CheckpointError(Exception):
 class Facts(Strict):
     """What a checkpoint knows besides its weights. The fields with a None are unknown until training has ended."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = FORMAT_VERSION
     family: str
     model: dict[str, JsonValue]
     parameters: int
@@ -71,6 +75,7 @@ class Facts(Strict):
     rows: dict[str, int]
     handling: dict[str, JsonValue]
     holdout_sha256: str
+    calibration_sha256: str
     created: str
     git_commit: str | None
     git_dirty: bool | None
@@ -115,12 +120,24 @@ def load(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): give a folder that `python -m training` wrote") from None
     try:
         stored = _read_torch(content)
+        found = json.loads(stored["facts"])["format_version"]
+    except Exception as error:  # noqa: BLE001 - torch meets torn bytes with exceptions of any kind, IndexError among them
+        raise _torn(path, error) from None
+    if found != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {found}, this Quartet reads {FORMAT_VERSION}: train again, or use the Quartet that wrote it"
+        )
+    try:
         facts = Facts.model_validate_json(stored["facts"])
         weights = stored["weights"]
-    except Exception as error:  # noqa: BLE001 - torch meets torn bytes with exceptions of any kind, IndexError among them
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{path} is torn or no Quartet checkpoint ({reason}): train again") from None
+    except (KeyError, ValueError) as error:
+        raise _torn(path, error) from None
     return Checkpoint(facts, weights, hashlib.sha256(content).hexdigest())
+
+
+def _torn(path: Path, error: Exception) -> CheckpointError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return CheckpointError(f"{path} is torn or no Quartet checkpoint ({reason}): train again")
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
@@ -162,9 +179,10 @@ def _settle(run: Path) -> None:
     """Remove what is left of the run that was replaced, and the empty `unfinished/`."""
     with suppress(CheckpointError):  # there is no run: one was killed before it wrote anything
         facts = load(run).facts
-        for stale in run.glob(HOLDOUT):
-            if stale != _holdout(run, facts.holdout_sha256):
-                stale.unlink()
+        for name in get_args(Kept):
+            for stale in run.glob(f"{name}-*.npz"):
+                if stale != _rows(run, name, facts):
+                    stale.unlink()
     (run / UNFINISHED).rmdir()
 
 
@@ -213,23 +231,23 @@ def reopen(run: Path) -> None:
     part.replace(run / UNFINISHED)
 
 
-def save_holdout(run: Path, split: Split) -> str:
-    """Write the test split and return the file's sha256, under which a checkpoint names it."""
+def save_rows(run: Path, name: Kept, split: Split) -> str:
+    """Write rows to keep beside a checkpoint and return the file's sha256, under which its facts name it."""
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **split.inputs, targets=split.targets)
     sha256 = hashlib.sha256(content.getvalue()).hexdigest()
-    atomic.write(_holdout(run, sha256), content.getvalue())
+    atomic.write(run / f"{name}-{sha256[:12]}.npz", content.getvalue())
     return sha256
 
 
-def load_holdout(run: Path, facts: Facts) -> Split:
-    """Read the test split of a checkpoint. Raises CheckpointError where it is missing, torn or another's."""
-    path = _holdout(run, facts.holdout_sha256)
+def load_rows(run: Path, name: Kept, facts: Facts) -> Split:
+    """Read rows kept beside a checkpoint. Raises CheckpointError where they are missing, torn or another's."""
+    path = _rows(run, name, facts)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): train again") from None
-    if hashlib.sha256(content).hexdigest() != facts.holdout_sha256:
+    if hashlib.sha256(content).hexdigest() != _sha256(name, facts):
         raise CheckpointError(f"{path} is torn: train again")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         inputs = {name: arrays[name] for name in arrays.files}
@@ -237,8 +255,12 @@ def load_holdout(run: Path, facts: Facts) -> Split:
     return Split(inputs, targets)
 
 
-def _holdout(run: Path, sha256: str) -> Path:
-    return run / HOLDOUT.replace("*", sha256[:12])
+def _rows(run: Path, name: Kept, facts: Facts) -> Path:
+    return run / f"{name}-{_sha256(name, facts)[:12]}.npz"
+
+
+def _sha256(name: Kept, facts: Facts) -> str:
+    return facts.holdout_sha256 if name == "holdout" else facts.calibration_sha256
 
 
 def _write_torch(path: Path, content: dict[str, Any]) -> None:

@@ -16,8 +16,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
+import numpy as np
 import torch
 from pydantic import JsonValue
 from torch import Tensor
@@ -40,6 +41,7 @@ from training.tasks import Objective
 
 log = logging.getLogger("training")
 
+CALIBRATION_ROWS = 256
 LOG_EVERY = 50  # steps between two looks at the loss, which on a GPU wait for it
 
 
@@ -94,7 +96,8 @@ class Run:
         """The facts of a finished run of this very config on this very data, None where the folder holds none."""
         try:
             facts = checkpoint.load(self.config.out).facts
-            checkpoint.load_holdout(self.config.out, facts)
+            for name in get_args(checkpoint.Kept):
+                checkpoint.load_rows(self.config.out, name, facts)
         except CheckpointError:
             return None
         return facts if _identity(facts.config, facts.fingerprint) == self._identity else None
@@ -108,7 +111,8 @@ class Run:
             if first:
                 log.info("going on after step %d", state.step)
         if first:
-            self.known["holdout_sha256"] = checkpoint.save_holdout(self.folder, self.dataset.test)
+            kept: dict[checkpoint.Kept, Split] = {"holdout": self.dataset.test, "calibration": _calibration(self.dataset.train(1))}
+            self.known |= {f"{name}_sha256": checkpoint.save_rows(self.folder, name, split) for name, split in kept.items()}
             atomic.write(self.folder / CONFIG, (json.dumps(self.known["config"], indent=2) + "\n").encode())
         self._began -= state.seconds
         self._state = state
@@ -251,6 +255,12 @@ class Run:
 
 def _as_good(one: Metric, other: Metric) -> bool:
     return one.value >= other.value if one.better == "higher" else one.value <= other.value
+
+
+def _calibration(split: Split) -> Split:
+    """Rows of the training split that stand for all of them, the same ones every time."""
+    rows = np.random.default_rng(0).permutation(len(split))[:CALIBRATION_ROWS]
+    return split.rows(np.sort(rows))
 
 
 def _known(config: Config, dataset: Dataset) -> dict[str, Any]:

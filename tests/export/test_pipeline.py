@@ -32,7 +32,7 @@ def export(run, tmp_path, *options):
 
 
 def holdout(run):
-    (path,) = run.glob(checkpoint.HOLDOUT)
+    (path,) = run.glob("holdout-*.npz")
     return path
 
 
@@ -120,6 +120,7 @@ def test_reuse_replaces_a_damaged_version(run, tmp_path, capsys):
         pytest.param(lambda run: (run / "best.pt").unlink(), "best.pt cannot be read", id="no checkpoint"),
         pytest.param(lambda run: (run / "best.pt").write_bytes(b"torn"), "is torn or no Quartet checkpoint", id="torn checkpoint"),
         pytest.param(lambda run: torch.save({"weights": {}}, run / "best.pt"), "no Quartet checkpoint", id="foreign checkpoint"),
+        pytest.param(lambda run: rewrite(run, format_version=1), "format version 1, this Quartet reads 2", id="other version"),
         pytest.param(unfinish, "before its training had ended", id="unfinished"),
         pytest.param(lambda run: holdout(run).unlink(), "npz cannot be read", id="no held-out rows"),
         pytest.param(lambda run: holdout(run).write_bytes(b"PK"), "npz is torn", id="torn rows"),

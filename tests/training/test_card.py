@@ -7,7 +7,7 @@ import pytest
 from training import card
 
 FACTS = {
-    "format_version": 1,
+    "format_version": 2,
     "family": "mlp",
     "model": {"hidden": [64, 64], "activation": "relu", "norm": "batch"},
     "parameters": 4611,
@@ -37,6 +37,7 @@ FACTS = {
         "split": "stratified",
     },
     "holdout_sha256": "a" * 64,
+    "calibration_sha256": "b" * 64,
     "created": "2026-10-01T12:00:00+00:00",
     "git_commit": "c" * 40,
     "git_dirty": False,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,11 +15,19 @@ from training.evaluation import predict
 def test_a_checkpoint_rebuilds_its_model_by_itself(tiny_runs):
     for run in tiny_runs.values():
         saved = checkpoint.load(run)
-        holdout = checkpoint.load_holdout(run, saved.facts)
+        holdout = checkpoint.load_rows(run, "holdout", saved.facts)
         score = tasks.metric(saved.facts.task, predict(saved.model(), holdout), holdout.targets)
         assert score.value == saved.facts.test.value
         assert saved.facts.metrics[score.name] == score.value
         assert saved.facts.parameters == sum(parameter.numel() for parameter in saved.model().parameters())
+
+
+def test_a_checkpoint_keeps_rows_it_learnt_from(tiny_runs):
+    for run in tiny_runs.values():
+        facts = checkpoint.load(run).facts
+        rows = checkpoint.load_rows(run, "calibration", facts)
+        assert len(rows) == 256
+        assert len(np.unique(rows.targets, axis=0)) > 1
 
 
 def test_the_temperature_is_part_of_the_task(tiny_runs):

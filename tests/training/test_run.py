@@ -184,7 +184,7 @@ def test_a_killed_run_leaves_the_finished_one_before_it_whole(tiny, children):
     assert before.items() <= files(tiny.out).items()
     assert (tiny.out / UNFINISHED).exists()
     assert checkpoint.load(tiny.out).facts == facts
-    assert len(checkpoint.load_holdout(tiny.out, facts)) == 1500
+    assert len(checkpoint.load_rows(tiny.out, "holdout", facts)) == 1500
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -194,6 +194,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_finished_run_leaves_nothing_of_the_one_it_replaces(tiny):
     loop.fit(tiny)
     (tiny.out / "holdout-0123456789ab.npz").write_bytes(b"of other data")
+    (tiny.out / "calibration-0123456789ab.npz").write_bytes(b"of other data")
     (tiny.out / "mlflow-run.txt").write_text("of another server")
     (tiny.out / "pictures").mkdir()
     loop.fit(tiny)
@@ -202,6 +203,7 @@ def test_a_finished_run_leaves_nothing_of_the_one_it_replaces(tiny):
         ".lock",
         "MODEL_CARD.md",
         "best.pt",
+        "calibration",
         "config.json",
         "holdout",
         "last.pt",
