@@ -1,51 +1,82 @@
-"""`python -m export RUN … --repository models`, and `python -m export copy …` for a version that is published already."""
+"""`python -m export RUN … --repository models`; `copy` and `build-engines` for a version that is published already."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import get_args
 
-from export import layouts
+from export import engines, layouts
+from export.to_tensorrt import RTX_CAPABILITIES, EngineOptions
 from modelrepo.errors import QuartetError
-from modelrepo.repository import Repository
+from modelrepo.repository import ModelVersion, Repository
+from runtime.tensorrt_flavour import FLAVOURS
 
-TABLE_WIDTH = 110  # a pipe says 80, which would cut the figures off
+TABLE_WIDTH = 150  # a pipe says 80, which would cut the figures off
 
 
 def main(arguments: list[str]) -> int:
     """Do as the arguments say; 0 on success, 1 with messages where anything failed, 2 for wrong arguments."""
-    return copy(arguments[1:]) if arguments[:1] == ["copy"] else export(arguments)
+    match arguments[:1]:
+        case ["copy"]:
+            return copy(arguments[1:])
+        case ["build-engines"]:
+            return build_engines(arguments[1:])
+        case _:
+            return export(arguments)
 
 
 def export(arguments: list[str]) -> int:
     """Export every run named."""
     from rich.console import Console  # these need what a machine that only serves does not have, torch among them
 
-    from export.pipeline import export_run
-    from export.report import Report, print_table
+    from export import gates
+    from export.pipeline import PRECISIONS, Options, export_run
+    from export.report import Report, print_tables
 
     parser = argparse.ArgumentParser(
         prog="python -m export",
-        description="Turn the best checkpoint of each run into ONNX and, where TensorRT is installed, an engine; "
-        "prove them equal to PyTorch; publish the next version of each model.",
-        epilog="`python -m export copy --help`: a published version in the layout of another server.",
+        description="Turn the best checkpoint of each run into ONNX files and, where TensorRT is installed, engines; "
+        "compare each with PyTorch; measure its speed; publish what passes as the next version of each model.",
+        epilog="`python -m export copy --help`: a published version in the layout of another server. "
+        "`python -m export build-engines --help`: engines for a published version, on the machine that will serve it.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder that `python -m training` wrote")
     parser.add_argument("--repository", required=True, type=Path, help="folder to publish to; made where it is missing")
     parser.add_argument("--name", help="name of the model, for a single RUN; default: the run folder's name")
     parser.add_argument(
-        "--tensorrt",
-        choices=("auto", "off", "tensorrt", "tensorrt-rtx"),
-        default="auto",
-        help="which TensorRT builds an engine; auto: whichever is installed and can build here",
+        "--precisions",
+        default=",".join(PRECISIONS),
+        help="what to try besides fp32, which is always made; what misses its gate is left out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="NAME.FIELD=NUMBER",
+        help="another limit, such as int8.max_loss=0.02 or fp16.atol=1e-2: how far a precision may be from PyTorch",
     )
     parser.add_argument("--reuse", action="store_true", help="keep the newest version where it was made from this very checkpoint")
+    _add_tensorrt(parser, ("auto", "off", *FLAVOURS))
     chosen = parser.parse_args(arguments)
     if chosen.name is not None and len(chosen.runs) > 1:
         parser.error("--name goes with a single RUN")
+    precisions = [precision.strip() for precision in chosen.precisions.split(",")]
+    if unknown := sorted(set(precisions) - set(PRECISIONS)):
+        parser.error(f"--precisions: {', '.join(unknown)} is none of {', '.join(PRECISIONS)}")
+    try:
+        options = Options(
+            tensorrt=chosen.tensorrt,
+            engines=_engine_options(chosen),
+            precisions=tuple(precision for precision in PRECISIONS if precision in {"fp32", *precisions}),
+            gates=gates.parse(chosen.gate),
+            command=shlex.join(argument for argument in arguments if argument not in {str(run) for run in chosen.runs}),
+        )
+    except ValueError as error:
+        parser.error(str(error))
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("export").setLevel(logging.INFO)
@@ -55,7 +86,7 @@ def export(arguments: list[str]) -> int:
     for run in chosen.runs:
         try:
             name = run.resolve().name if chosen.name is None else chosen.name
-            done.append(export_run(run, repository, name, chosen.tensorrt, chosen.reuse))
+            done.append(export_run(run, repository, name, options, chosen.reuse))
         except QuartetError as error:
             print(f"export: {error}", file=sys.stderr)
             failed += 1
@@ -64,8 +95,92 @@ def export(arguments: list[str]) -> int:
             failed += 1
     if done:
         console = Console()
-        print_table(done, Console(width=max(console.width, TABLE_WIDTH)))
+        print_tables(done, Console(width=max(console.width, TABLE_WIDTH)))
     return 1 if failed else 0
+
+
+def build_engines(arguments: list[str]) -> int:
+    """Build engines for a published version, on this machine."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export build-engines",
+        description="Build TensorRT engines from the ONNX files of a published version, for the GPU and the TensorRT of this "
+        "machine, and add them under a key of both. Nothing that is there is touched. Needs no PyTorch.",
+    )
+    parser.add_argument("--repository", required=True, type=Path, help="folder that `python -m export` published to")
+    parser.add_argument("--model", required=True, metavar="NAME[:VERSION]", help="default: the newest version")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be built, and build nothing")
+    _add_tensorrt(parser, ("auto", *FLAVOURS))
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("export").setLevel(logging.INFO)
+    try:
+        version = _open(parser, chosen.repository, chosen.model)
+        for line in engines.build(version, chosen.tensorrt, _engine_options(chosen), chosen.dry_run):
+            print(line)
+    except QuartetError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"export: {error.filename or chosen.repository}: {error.strerror}; no engine added", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _add_tensorrt(parser: argparse.ArgumentParser, flavours: tuple[str, ...]) -> None:
+    """The options about engines, each with what it costs."""
+    group = parser.add_argument_group("TensorRT")
+    group.add_argument(
+        "--tensorrt",
+        choices=flavours,
+        default="auto",
+        help="which TensorRT builds; auto: whichever is installed and can build here",
+    )
+    group.add_argument(
+        "--level", type=int, choices=range(6), help="the builder's effort: quick builds at 0, the fastest engines at 5"
+    )
+    group.add_argument("--workspace", type=int, metavar="MIB", help="scratch memory the engine may use (default: all there is)")
+    group.add_argument(
+        "--timing-cache", type=Path, metavar="FILE", help="read and written: the next build on such a GPU is quicker"
+    )
+    group.add_argument("--tf32", action="store_true", help="round fp32 factors to 10 bits: faster, and rarely within fp32's gate")
+    group.add_argument("--hardware-compatible", action="store_true", help="run on every GPU from Ampere on: some speed lost")
+    group.add_argument(
+        "--version-compatible", action="store_true", help="run under later TensorRT versions: fewer kernels to choose from"
+    )
+    group.add_argument("--refit", action="store_true", help="let weights be exchanged in the built engine: some speed lost")
+    group.add_argument("--strip", action="store_true", help="leave the weights out of the file: it must be refitted before it runs")
+    group.add_argument(
+        "--every-bucket", action="store_true", help="tune for each batch bucket: several times the build time and the file"
+    )
+    group.add_argument(
+        "--capabilities",
+        default=",".join(RTX_CAPABILITIES),
+        metavar="LIST",
+        help="compute capabilities that TensorRT-RTX builds for (default: %(default)s)",
+    )
+
+
+def _engine_options(chosen: argparse.Namespace) -> EngineOptions:
+    return EngineOptions(
+        level=chosen.level,
+        workspace=chosen.workspace,
+        timing_cache=chosen.timing_cache,
+        hardware_compatible=chosen.hardware_compatible,
+        version_compatible=chosen.version_compatible,
+        tf32=chosen.tf32,
+        refit=chosen.refit,
+        strip=chosen.strip,
+        every_bucket=chosen.every_bucket,
+        capabilities=tuple(capability.strip() for capability in chosen.capabilities.split(",")),
+    )
+
+
+def _open(parser: argparse.ArgumentParser, repository: Path, model: str) -> ModelVersion:
+    """The version that NAME or NAME:VERSION names. Raises RepositoryError."""
+    name, _, version = model.partition(":")
+    if version and not version.isdecimal():
+        parser.error(f"--model takes NAME or NAME:VERSION with a number, not {model!r}")
+    return Repository(repository).open(name, int(version) if version else None)
 
 
 def copy(arguments: list[str]) -> int:
@@ -81,11 +196,8 @@ def copy(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write to; made where it is missing")
     chosen = parser.parse_args(arguments)
-    name, _, version = chosen.model.partition(":")
-    if version and not version.isdecimal():
-        parser.error(f"--model takes NAME or NAME:VERSION with a number, not {chosen.model!r}")
     try:
-        published = Repository(chosen.repository).open(name, int(version) if version else None)
+        published = _open(parser, chosen.repository, chosen.model)
         print(layouts.copy(published, chosen.layout, chosen.out))
     except QuartetError as error:
         print(f"export: {error}", file=sys.stderr)

@@ -47,7 +47,7 @@ def copy(version: ModelVersion, layout: Layout, root: Path) -> Path:
         staged.mkdir()
         match layout:
             case "triton":
-                shutil.copyfile(version.file(version.manifest.onnx), staged / "model.onnx")
+                shutil.copyfile(version.path / version.manifest.onnx.file.path, staged / "model.onnx")
                 _configure(model, version)
             case "kserve":
                 for file in version.manifest.files():

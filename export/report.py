@@ -2,96 +2,135 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
-from export.profile import Latency
-from modelrepo.manifest import Artifact, OnnxArtifact, Parity
+from export.candidates import Tried
+from export.profile import Speed, speeds
+from modelrepo.manifest import Machine, OnnxArtifact
 from modelrepo.tasks import Metric
 from modelrepo.tensors import Strict
 
 REPORT = "report.json"
 
 
-class Machine(Strict):
-    """Where the measurements were made."""
+class Entry(Strict):
+    """One way to serve. What could not be measured here is None, and `note` says why; `left_out` says why it is not served.
 
-    processor: str
-    cores: int
-    platform: str
+    `loss` is what the metric lost, `used` the largest share of a limit of the gate; `speeds` are at the usual length.
+    """
 
-
-class ArtifactReport(Strict):
-    """One artifact on one provider; what could not be measured here is None and the note says why."""
-
-    file: str
+    artifact: str
     format: str
     precision: str
+    method: str
     size: int
-    provider: str | None
+    provider: str
+    device: str
     metric: Metric | None
-    parity: Parity | None
-    latency: Latency | None
+    loss: float | None
+    agreement: float | None
+    max_abs_error: float | None
+    used: float | None
+    speeds: tuple[Speed, ...]
+    left_out: str
     note: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether this machine can run it."""
+        return self.metric is not None
+
+
+class LayerError(Strict):
+    """The error at one node of an artifact, relative to the largest element of the node's output."""
+
+    node: str
+    operator: str
+    error: float
 
 
 class Report(Strict):
-    """All measurements of one export."""
+    """All measurements of one export, in the order in which a service tries what was kept; then what was left out."""
 
     model: str
     metric: Metric
     machine: Machine
-    artifacts: tuple[ArtifactReport, ...]
+    entries: tuple[Entry, ...]
+    layers: dict[str, tuple[LayerError, ...]]
     notes: tuple[str, ...]
 
 
-def machine() -> Machine:
-    """Facts of this machine."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # not Linux, or a processor without a name: the architecture must do
-    return Machine(processor=processor, cores=len(os.sched_getaffinity(0)), platform=platform.platform())
+def entry(tried: Tried, usual_length: int | None) -> Entry:
+    """What is reported of one way to serve."""
+    artifact, candidate, compared = tried.artifact, tried.candidate, tried.comparison
+    method = ""
+    if isinstance(artifact, OnnxArtifact) and artifact.quantization:
+        method = " ".join(filter(None, (artifact.quantization.scheme, artifact.quantization.method)))
+    elif isinstance(artifact, OnnxArtifact) and artifact.optimized:
+        method = "fused"
+    return Entry(
+        artifact=artifact.file.path,
+        format="onnx" if isinstance(artifact, OnnxArtifact) else artifact.flavour,
+        precision=candidate.precision,
+        method=method,
+        size=artifact.file.size,
+        provider=candidate.provider,
+        device=candidate.device,
+        metric=compared.metric if compared else None,
+        loss=compared.loss if compared else None,
+        agreement=compared.agreement if compared else None,
+        max_abs_error=compared.max_abs_error if compared else None,
+        used=compared.proof.used if compared and compared.proof else None,
+        speeds=speeds(candidate.costs, usual_length),
+        left_out=tried.missed,
+        note=tried.unmeasured,
+    )
 
 
-def name_of(artifact: Artifact) -> str:
-    """`onnx`, `tensorrt` or `tensorrt-rtx`."""
-    return "onnx" if isinstance(artifact, OnnxArtifact) else artifact.flavour
-
-
-def print_table(reports: list[tuple[Report, int]], console: Console) -> None:
-    """One row per artifact and provider: metric against its floor, size, worst difference from PyTorch, latency at batch 1."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "test metric (floor)", "artifact"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("size", "worst diff", "batch 1, median"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    footnotes: list[str] = []
+def print_tables(reports: list[tuple[Report, int]], console: Console) -> None:
+    """A table for each model: one row for each way to serve it, in the order in which they are tried."""
     for report, version in reports:
-        for entry in report.artifacts:
-            mark = ""
-            if entry.note:
-                if entry.note not in footnotes:
-                    footnotes.append(entry.note)
-                mark = f" [{footnotes.index(entry.note) + 1}]"
-            table.add_row(
-                f"{report.model}:{version}",
-                "-" if entry.metric is None else _metric(entry.metric),
-                f"{entry.provider or entry.format} {entry.precision}{mark}".replace("[", "\\["),
-                f"{entry.size / 1000:,.0f} kB",
-                "not proven" if entry.parity is None else f"{entry.parity.max_error:.1e}",
-                "-" if entry.latency is None else f"{entry.latency.median_ms:.3f} ms",
-            )
-        footnotes += [note for note in report.notes if note not in footnotes]
-    console.print(table)
-    for number, note in enumerate(footnotes, 1):
-        console.print(f"[{number}] {note}", markup=False, highlight=False)
+        table = Table(box=None, header_style="bold", pad_edge=False, title_justify="left", title_style="bold")
+        table.title = f"{report.model}:{version}, test {_metric(report.metric)}"
+        for heading in ("runs on", "precision", "file"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("size", report.metric.name, "change", "worst diff", "margin", "batch 1", "best rows/s", "fits"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for line in report.entries:
+            if not line.left_out:
+                table.add_row(*_row(line))
+        console.print(table)
+        for line in report.entries:
+            if line.left_out:
+                _line(console, f"left out: {line.artifact} on {line.provider}: {line.left_out}")
+        reasons = list(dict.fromkeys(line.note for line in report.entries if line.note))
+        for text in (*(f"does not fit this machine: {reason}" for reason in reasons), *report.notes):
+            _line(console, text)
+        console.print()
+
+
+def _line(console: Console, text: str) -> None:
+    """Text that is not ours to mark up, cut nowhere."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _row(line: Entry) -> tuple[str, ...]:
+    one = next((speed for speed in line.speeds if speed.batch == 1), None)
+    best = max(line.speeds, key=lambda speed: speed.rows_per_second, default=None)
+    return (
+        line.provider,
+        f"{line.precision} {line.method}".strip(),
+        line.artifact,
+        f"{line.size / 1000:,.0f} kB",
+        "-" if line.metric is None else f"{line.metric.value:.4g}",
+        "-" if line.loss is None else f"{0.0 - line.loss * 100:+.2f} pt",
+        "-" if line.max_abs_error is None else f"{line.max_abs_error:.1e}",
+        "-" if line.used is None else f"{1 - line.used:.0%}",
+        "-" if one is None else f"{one.median_ms:.3f} ms",
+        "-" if best is None else f"{best.rows_per_second:,.0f}",
+        "yes" if line.fits else "no",
+    )
 
 
 def _metric(metric: Metric) -> str:

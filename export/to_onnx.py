@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import onnx
+import onnxscript.optimizer
 import torch
 from torch.export import Dim
 
@@ -16,6 +17,7 @@ from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
 from training.models import Model
 
 OPSET = 20  # from 23 on, attention becomes one node that ONNX Runtime's CPU and TensorRT's fp32 do not take
+LARGEST = 1 << 30  # bytes or elements of a constant: no limit
 
 
 def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) -> None:
@@ -50,7 +52,8 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
         except torch.onnx.errors.OnnxExporterError as error:
             raise ConversionError(f"torch.onnx cannot express this {model.family}: {error}") from error
     assert program is not None  # None only where a file name was given
-    proto = program.model_proto
+    # Of large weights too, which the exporter leaves as they are: an LSTM's gates are sorted once, not at every load.
+    proto = onnxscript.optimizer.optimize(program.model_proto, input_size_limit=LARGEST, output_size_limit=LARGEST)
     _name_axes(proto, signature)
     _strip(proto)
     try:

@@ -8,8 +8,9 @@ a version may be copied to another repository as it is.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeGuard
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
@@ -18,12 +19,26 @@ from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Signature, Strict
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST = "manifest.json"
+ENGINES = "engines.json"
+GOLDEN_TOLERANCE: Final = 1e-3  # at least: what serves may run on another device than the one that was compared
 HELD_OUT: Final = "held-out"  # rows of a parity case
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+DeviceKind = Literal["cpu", "cuda"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Machine(Strict):
+    """Where something was measured; versions of the libraries that ran it by name. `gpu` is None where there was none."""
+
+    processor: str
+    cores: PositiveInt
+    platform: str
+    gpu: str | None
+    versions: dict[str, str]
 
 
 class File(Strict):
@@ -34,13 +49,34 @@ class File(Strict):
     size: NonNegativeInt
 
 
+class Quantization(Strict):
+    """How 8-bit integers stand for floats: u8s8 and s8s8 name the types of activations and weights.
+
+    Ranges of activations are fixed by `method` from `rows` rows of the training split; the mean absolute error of each method
+    that was tried, in the task's unit, is in `errors`. A dynamic scheme measures them at every run.
+    """
+
+    scheme: Literal["u8s8", "s8s8", "dynamic"]
+    method: Literal["min-max", "entropy", "percentile"] | None
+    errors: dict[str, NonNegativeFloat]
+    rows: NonNegativeInt
+
+
 class OnnxArtifact(Strict):
-    """An ONNX graph, for ONNX Runtime on any device."""
+    """An ONNX graph. An `optimized` one holds ONNX Runtime's own fused operators, which nothing else runs.
+
+    `kept_fp32` names the nodes that stay in fp32 because 16 bits would overflow there. `golden_tolerance` is how far from
+    PyTorch the golden rows of an engine made from it may come out, in the task's unit.
+    """
 
     format: Literal["onnx"] = "onnx"
     precision: Precision
     file: File
     opset: PositiveInt
+    optimized: bool = False
+    quantization: Quantization | None = None
+    kept_fp32: tuple[str, ...] = ()
+    golden_tolerance: NonNegativeFloat = GOLDEN_TOLERANCE
 
 
 class ProfileShape(Strict):
@@ -54,18 +90,23 @@ class ProfileShape(Strict):
 class TensorRTArtifact(Strict):
     """A serialized TensorRT engine: runs only under the flavour and version that built it, on the GPUs it names.
 
-    `proven` says whether it has been run and compared with the original. An engine built where there was no GPU has not:
-    the service lets it serve only after its golden rows pass on the serving machine.
+    `source` is the ONNX file it was built from; `gpu`, `driver` and `cuda` (versions) are those of the machine that built it,
+    None where it had none; `options` are the builder's that differ from its defaults.
     """
 
     format: Literal["tensorrt"] = "tensorrt"
     precision: Precision
     file: File
+    source: str
     flavour: Literal["tensorrt", "tensorrt-rtx"]
     version: str
     compute_capabilities: Annotated[tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...], Field(min_length=1)]
+    gpu: str | None
+    driver: str | None
+    cuda: str | None
+    options: dict[str, JsonValue]
     profiles: Annotated[tuple[dict[str, ProfileShape], ...], Field(min_length=1)]
-    proven: bool
+    build_seconds: NonNegativeFloat
 
 
 Artifact = Annotated[OnnxArtifact | TensorRTArtifact, Field(discriminator="format")]
@@ -86,7 +127,7 @@ Preprocessing = Annotated[Standardize | Columns | Tokenize, Field(discriminator=
 
 
 class Goldens(Strict):
-    """Held-out rows with PyTorch's outputs, which whatever is to serve must reproduce within `tolerance`, in the task's unit.
+    """Held-out rows with PyTorch's outputs, which whatever is to serve must reproduce on the machine it serves on.
 
     The file is an .npz of arrays `input.NAME` and `output.NAME`, each [rows, …]; sequences are zero-padded to the longest
     and the mask says so.
@@ -94,7 +135,6 @@ class Goldens(Strict):
 
     file: File
     rows: PositiveInt
-    tolerance: NonNegativeFloat
 
 
 class ParityCase(Strict):
@@ -102,7 +142,7 @@ class ParityCase(Strict):
 
     `rows` are `held-out` ones or an extreme input by its name, such as `zeros`. Errors are those of output elements: absolute in
     the task's unit, relative to the largest element of the row. The cosine is the lowest of any row, None where a row is one
-    number; agreement is the share of rows that decide as the original, None where there is no decision or it means nothing.
+    number. `used` is the largest error as a share of what the gate allows there, None where it allows any.
     """
 
     rows: str
@@ -112,31 +152,110 @@ class ParityCase(Strict):
     mean_abs_error: NonNegativeFloat
     max_rel_error: NonNegativeFloat
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None
-    top1_agreement: Annotated[float, Field(ge=0, le=1)] | None
+    used: NonNegativeFloat | None
 
-    @property
-    def error(self) -> float:
-        """What is held to the tolerance: the absolute error; of extreme inputs, whose outputs may be of any size, the lesser."""
-        return self.max_abs_error if self.rows == HELD_OUT else min(self.max_abs_error, self.max_rel_error)
+
+class Gate(Strict):
+    """What an artifact must keep to; None is not asked for.
+
+    An output element may differ by atol + rtol x the largest element of its row, in the task's unit. `min_agreement` is the
+    share of test rows that must decide as the original; `max_loss` how much the test metric may lose, 0.01 being one point.
+    """
+
+    atol: NonNegativeFloat | None = None
+    rtol: NonNegativeFloat = 0.0
+    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_loss: NonNegativeFloat | None = None
 
 
 class Parity(Strict):
-    """How far one artifact is from PyTorch, case by case."""
+    """How far one artifact is from PyTorch, case by case and over the whole test split.
 
-    artifact: str
+    `provider` ran it. `loss` is what the metric lost, negative where it gained: a difference of shares such as accuracy, or of
+    R2 where the task is a regression. `agreement` is None where nothing is decided.
+    """
+
     provider: str
-    tolerance: NonNegativeFloat
+    gate: Gate
     cases: Annotated[tuple[ParityCase, ...], Field(min_length=1)]
+    metric: Metric
+    loss: float
+    agreement: Annotated[float, Field(ge=0, le=1)] | None
 
     @property
-    def max_error(self) -> float:
-        """The worst of all cases."""
-        return max(case.error for case in self.cases)
+    def max_abs_error(self) -> float:
+        """The worst on held-out rows; extreme inputs may have outputs of any size."""
+        return max(case.max_abs_error for case in self.cases if case.rows == HELD_OUT)
+
+    @property
+    def used(self) -> float:
+        """The largest share of any limit of the gate that is used up: at most 1 where the gate is passed."""
+        shares = [case.used for case in self.cases if case.used is not None]
+        if self.gate.min_agreement is not None and self.agreement is not None:
+            shares.append(_share(1 - self.agreement, 1 - self.gate.min_agreement))
+        if self.gate.max_loss is not None:
+            shares.append(_share(max(self.loss, 0.0), self.gate.max_loss))
+        return max(shares, default=0.0)
 
     @model_validator(mode="after")
-    def _equal(self) -> Self:
-        if self.max_error > self.tolerance:
-            raise ValueError(f"{self.artifact} differs by {self.max_error:g}, more than its tolerance of {self.tolerance:g}")
+    def _passed(self) -> Self:
+        if self.used > 1:
+            raise ValueError(f"the gate is missed by {self.used - 1:.0%}")
+        if not self.metric.reached():
+            raise ValueError(f"{self.metric.name} {self.metric.value:g} misses its floor, {self.metric.floor:g}")
+        return self
+
+
+def _share(part: float, whole: float) -> float:
+    """part / whole; the largest float where nothing is allowed and something is there."""
+    return part / whole if whole else 0.0 if part <= 0 else sys.float_info.max
+
+
+class Cost(Strict):
+    """Milliseconds of one run over a batch of one length: the median of `repeats`, and the 10th and 90th percentile."""
+
+    batch: PositiveInt
+    length: PositiveInt | None
+    median_ms: NonNegativeFloat
+    p10_ms: NonNegativeFloat
+    p90_ms: NonNegativeFloat
+    repeats: PositiveInt
+
+
+class Candidate(Strict):
+    """One way to serve a version: an artifact under a backend on a kind of device.
+
+    `precision` is what it computes in, which a backend may lower below the file's. Golden rows must come out within
+    `golden_tolerance` of PyTorch's, in the task's unit. `parity` and `costs` were measured by the exporter; where it had no such
+    device, parity is that of the same file on another provider or None, and there are no costs.
+    """
+
+    artifact: str
+    backend: Backend
+    device: DeviceKind
+    precision: Precision
+    golden_tolerance: NonNegativeFloat
+    parity: Parity | None
+    costs: tuple[Cost, ...]
+
+    @property
+    def provider(self) -> str:
+        """What runs it, as sessions call themselves."""
+        return self.backend if self.backend.startswith("tensorrt") else f"{self.backend}-{self.device}"
+
+
+class EngineSet(Strict):
+    """engines.json: engines added to a version after it was published, for the GPU and TensorRT that `key` names."""
+
+    format_version: Literal[1] = 1
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    engines: Annotated[tuple[TensorRTArtifact, ...], Field(min_length=1)]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _each(self) -> Self:
+        if [candidate.artifact for candidate in self.candidates] != [engine.file.path for engine in self.engines]:
+            raise ValueError("there must be one candidate for each engine, in the same order")
         return self
 
 
@@ -166,32 +285,42 @@ class Lineage(Strict):
 
 
 class Manifest(Strict):
-    """One published version. `metric` is what it was judged by, `metrics` all that was measured on the test split."""
+    """One published version. `metric` is what it was judged by, `metrics` all that was measured on the test split.
 
-    format_version: Literal[1]
+    A service tries the `candidates` in order, which is that of speed where `machine` could measure it. `export`
+    holds the options it was made with.
+    """
+
+    format_version: Literal[2]
     family: str
     signature: Signature
     task: Annotated[Task, Field(discriminator="type")]
     preprocessing: tuple[Preprocessing, ...]
     artifacts: Annotated[tuple[Artifact, ...], Field(min_length=1)]
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
+    machine: Machine
     goldens: Goldens
-    parity: tuple[Parity, ...]
     metric: Metric
     metrics: dict[str, float]
     lineage: Lineage
-    report: File
+    export: dict[str, JsonValue]
+    reports: Annotated[tuple[File, ...], Field(min_length=1)]
 
     def files(self) -> Iterator[File]:
         """Every file that belongs to the version, the manifest itself left out."""
         yield from (artifact.file for artifact in self.artifacts)
         yield from (step.file for step in self.preprocessing if isinstance(step, Tokenize))
         yield self.goldens.file
-        yield self.report
+        yield from self.reports
 
     @property
     def onnx(self) -> OnnxArtifact:
         """The fp32 ONNX artifact, which every version has."""
-        return next(a for a in self.artifacts if isinstance(a, OnnxArtifact) and a.precision == "fp32")
+        return next(a for a in self.artifacts if _is_plain(a))
+
+    def artifact(self, candidate: Candidate) -> Artifact:
+        """What a candidate runs."""
+        return next(a for a in self.artifacts if a.file.path == candidate.artifact)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -200,8 +329,8 @@ class Manifest(Strict):
         outputs = {spec.name: spec for spec in self.signature.outputs}
         if len(set(paths)) != len(paths) or MANIFEST in paths:
             raise ValueError(f"file paths must differ from each other and from {MANIFEST}, not {paths}")
-        if not any(isinstance(a, OnnxArtifact) and a.precision == "fp32" for a in self.artifacts):
-            raise ValueError("every version has an ONNX artifact of precision fp32")
+        if not any(_is_plain(a) for a in self.artifacts):
+            raise ValueError("every version has an ONNX artifact of precision fp32, not optimized")
         if self.task.output not in outputs or outputs[self.task.output].shape[1:] != (self.task.outputs,):
             raise ValueError(f"a {self.task.type} task needs an output {self.task.output!r} of shape [batch, {self.task.outputs}]")
         for step in self.preprocessing:
@@ -215,10 +344,11 @@ class Manifest(Strict):
                     raise ValueError(f"every profile of {artifact.file.path} must name the inputs {sorted(inputs)} in their ranks")
         if not self.metric.reached():
             raise ValueError(f"{self.metric.name} {self.metric.value:g} misses its floor, {self.metric.floor:g}")
-        unproven = {a.file.path for a in self.artifacts if isinstance(a, TensorRTArtifact) and not a.proven}
-        compared = {parity.artifact for parity in self.parity}
-        if compared != {a.file.path for a in self.artifacts} - unproven:
-            raise ValueError("parity must hold one entry for every artifact that is not marked as unproven, and no other")
+        ways = [(c.artifact, c.backend, c.device, c.precision) for c in self.candidates]
+        if len(set(ways)) != len(ways) or not {c.artifact for c in self.candidates} <= {a.file.path for a in self.artifacts}:
+            raise ValueError("candidates must differ, and name artifacts of this version")
+        if not any(c.artifact == self.onnx.file.path and c.device == "cpu" and c.parity for c in self.candidates):
+            raise ValueError(f"one candidate must be {self.onnx.file.path} on the cpu, compared with the original")
         return self
 
     def to_json(self) -> str:
@@ -244,6 +374,11 @@ class Manifest(Strict):
         except ValidationError as error:
             faults = "; ".join(f"{_path(fault['loc'])}: {_explain(fault)}" for fault in error.errors(include_url=False))
             raise ManifestError(f"{source} is not a valid manifest: {faults}. To fix it, {remedy}") from None
+
+
+def _is_plain(artifact: Artifact) -> TypeGuard[OnnxArtifact]:
+    """Whether it is the ONNX file that stands for the model everywhere."""
+    return isinstance(artifact, OnnxArtifact) and artifact.precision == "fp32" and not artifact.optimized
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

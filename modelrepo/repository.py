@@ -1,6 +1,7 @@
 """The model repository on disk: `<root>/<model>/<version>/manifest.json` and the files it names.
 
-Versions are positive integers and immutable. Publishing writes into a hidden folder beside the target, flushes every file
+Versions are positive integers and immutable, but that engines for another machine may be added, each set in a folder of its own
+below `engines/`. Publishing writes into a hidden folder beside the target, flushes every file
 to the disk, and renames: a reader sees a whole version or none, whenever the writer dies.
 """
 
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, RepositoryError, SignatureError, VersionNotFound
-from modelrepo.manifest import MANIFEST, Artifact, File, Manifest
+from modelrepo.manifest import ENGINES, MANIFEST, Artifact, Candidate, EngineSet, File, Manifest
 from modelrepo.tensors import Tensors
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
 STAGING = ".staging-"
+ENGINES_FOLDER = "engines"
 
 
 def digest(path: Path) -> File:
@@ -50,10 +52,17 @@ class ModelVersion:
     version: int
     path: Path
     manifest: Manifest
+    engines: tuple[EngineSet, ...] = ()
+    """Added since, on machines that serve it: see `add_engines`."""
 
-    def file(self, artifact: Artifact) -> Path:
-        """Where an artifact's file lies."""
-        return self.path / artifact.file.path
+    def ways(self) -> Iterator[tuple[Path, Artifact, Candidate]]:
+        """Every way to serve it, in the order to try: (file, what it is, how to run it). Engines built on the spot come first."""
+        for added in self.engines:
+            for engine, candidate in zip(added.engines, added.candidates, strict=True):
+                yield self.path / ENGINES_FOLDER / added.key / engine.file.path, engine, candidate
+        for candidate in self.manifest.candidates:
+            artifact = self.manifest.artifact(candidate)
+            yield self.path / artifact.file.path, artifact, candidate
 
     def goldens(self) -> tuple[Tensors, Tensors]:
         """The golden rows: (inputs, outputs), each a dict of arrays [rows, …]. Raises CorruptVersion where they do not fit."""
@@ -72,10 +81,6 @@ class ModelVersion:
         if set(outputs) != expected or {rows, *(len(a) for a in outputs.values())} != {self.manifest.goldens.rows}:
             raise CorruptVersion(f"{path} does not hold {self.manifest.goldens.rows} rows of every input and output: export again")
         return inputs, outputs
-
-    def report(self) -> str:
-        """The text of report.json."""
-        return (self.path / self.manifest.report.path).read_text()
 
 
 class Staging:
@@ -153,7 +158,7 @@ class Repository:
             raise ManifestError(f"{path / MANIFEST} cannot be read ({error.strerror}): {remedy}") from None
         manifest = Manifest.from_json(text, str(path / MANIFEST))
         verify(path, manifest)
-        return ModelVersion(name, chosen, path, manifest)
+        return ModelVersion(name, chosen, path, manifest, tuple(_engine_sets(path)))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Staging]:
@@ -184,18 +189,62 @@ class Repository:
         return self.root / name
 
 
+def add_engines(version: ModelVersion, added: EngineSet, folder: Path) -> None:
+    """Add engines, whose files lie in `folder`, to a published version: all of them or, whenever the writer dies, none.
+
+    Of two writers of the same key the first one's stay. Raises RepositoryError where the version cannot be written to.
+    """
+    target = version.path / ENGINES_FOLDER / added.key
+    try:
+        target.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=STAGING, ignore_cleanup_errors=True) as temporary:
+            staged = Path(temporary) / added.key
+            staged.mkdir()
+            for engine in added.engines:
+                shutil.copyfile(folder / engine.file.path, staged / engine.file.path)
+                _flush(staged / engine.file.path)
+            (staged / ENGINES).write_text(added.model_dump_json(indent=2) + "\n")
+            _flush(staged / ENGINES)
+            _flush(staged)
+            try:
+                staged.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            _flush(target.parent)
+    except OSError as error:
+        raise RepositoryError(
+            f"cannot add engines to {version.path} ({error.strerror}): free space, or give a writable folder"
+        ) from None
+
+
+def _engine_sets(path: Path) -> Iterator[EngineSet]:
+    """Engines that were added to a version, each file checked. Raises CorruptVersion."""
+    for folder in sorted((path / ENGINES_FOLDER).glob("[!.]*")):
+        try:
+            added = EngineSet.model_validate_json((folder / ENGINES).read_bytes())
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise CorruptVersion(f"{folder} holds no engines that were added whole ({reason}): remove that folder") from None
+        _compare(folder, (engine.file for engine in added.engines), "remove that folder")
+        yield added
+
+
 def verify(path: Path, manifest: Manifest) -> None:
     """Compare every file of a version with its record. Raises CorruptVersion naming the first that differs."""
-    for file in manifest.files():
+    _compare(path, manifest.files(), "restore the file or export again")
+
+
+def _compare(path: Path, files: Iterable[File], remedy: str) -> None:
+    for file in files:
         try:
             found = digest(path / file.path)
         except OSError as error:
-            raise CorruptVersion(f"{path / file.path} cannot be read ({error.strerror}): restore it or export again") from None
+            raise CorruptVersion(f"{path / file.path} cannot be read ({error.strerror}): {remedy}") from None
         for fact in ("size", "sha256"):
             if getattr(found, fact) != getattr(file, fact):
                 raise CorruptVersion(
-                    f"{path / file.path} has {fact} {getattr(found, fact)}, the manifest says {getattr(file, fact)}: "
-                    "restore the file or export again"
+                    f"{path / file.path} has {fact} {getattr(found, fact)}, its record says {getattr(file, fact)}: {remedy}"
                 )
 
 

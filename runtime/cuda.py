@@ -35,6 +35,17 @@ def compute_capability() -> str:
     return f"{major}.{minor}"
 
 
+def name() -> str:
+    """Of device 0, as `NVIDIA H200`. Raises SessionError without a device."""
+    return str(call(cudart.cudaGetDeviceProperties(0)).name.decode())
+
+
+def versions() -> tuple[str, str]:
+    """The newest CUDA that the driver knows, and that of the runtime in use, as `13.0`. Raises SessionError."""
+    found = (call(cudart.cudaDriverGetVersion()), call(cudart.cudaRuntimeGetVersion()))
+    return f"{found[0] // 1000}.{found[0] % 1000 // 10}", f"{found[1] // 1000}.{found[1] % 1000 // 10}"
+
+
 def call(answer: tuple[Any, ...]) -> Any:
     """The value of a CUDA call, which comes as (status, value). Raises SessionError with CUDA's name for the failure."""
     status, *values = answer

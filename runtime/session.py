@@ -5,12 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from modelrepo.errors import OutOfRange, QuartetError
 from modelrepo.tensors import Array, Signature, Tensors
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class SessionError(QuartetError):
@@ -28,7 +26,7 @@ class Session(ABC):
     """
 
     provider: str
-    """What runs it, for metadata and metrics: `onnxruntime-cpu`, `onnxruntime-cuda`, `tensorrt`, `tensorrt-rtx`."""
+    """What runs it, for metadata and metrics: `onnxruntime-cpu`, `onnxruntime-cuda`, `openvino-cpu`, `tensorrt`, `tensorrt-rtx`."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature

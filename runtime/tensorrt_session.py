@@ -108,7 +108,7 @@ def _require(artifact: TensorRTArtifact) -> Any:
     trt = tensorrt_flavour.load(artifact.flavour)
     if trt is None:
         raise Unsuitable(f"{artifact.flavour} is not installed: install quartet[{artifact.flavour}]")
-    if trt.__version__ != artifact.version:
+    if trt.__version__ != artifact.version and not _follows(artifact, trt.__version__):
         raise Unsuitable(
             f"the engine was built by {artifact.flavour} {artifact.version}, here is {trt.__version__}: "
             "install that version or build the engine again"
@@ -120,6 +120,15 @@ def _require(artifact: TensorRTArtifact) -> Any:
         built = ", ".join(artifact.compute_capabilities)
         raise Unsuitable(f"the engine was built for compute capability {built}, this GPU has {capability}: build it again here")
     return trt
+
+
+def _follows(artifact: TensorRTArtifact, version: str) -> bool:
+    """Whether the engine was built to run under later versions too, and this is one."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(".") if part.isdecimal()]
+
+    return bool(artifact.options.get("version_compatible")) and numbers(version) > numbers(artifact.version)
 
 
 def _compare(trt: Any, engine: Any, signature: Signature, path: Path) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from modelrepo.manifest import Artifact
+from modelrepo.manifest import Artifact, Candidate, Manifest
 from modelrepo.repository import ModelVersion, Repository
 from modelrepo.tensors import Array, Tensors
 from runtime.goldens import costs, prove
+from runtime.machine import machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
 from service.batching import Batcher
@@ -28,9 +29,10 @@ class LoadFailed(SessionError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A session that has proven itself on this machine, and the artifacts that were passed over for it."""
+    """A session that has proven itself on this machine, and the ways to serve that were passed over for it."""
 
     artifact: Artifact
+    candidate: Candidate
     session: Session
     goldens: tuple[Tensors, Tensors]
     costs: dict[tuple[int, int | None], float]
@@ -38,30 +40,47 @@ class Loaded:
 
 
 def load(published: ModelVersion, settings: Settings) -> Loaded:
-    """The first artifact, in the manifest's order, that this machine can run and whose golden rows come out right.
+    """The first way to serve, in the manifest's order, that this machine can run and whose golden rows come out right.
 
     Proving runs every promised shape, so the session is warm afterwards. Raises LoadFailed where none does.
     """
     inputs, outputs = published.goldens()
+    manifest = published.manifest
     skipped: dict[str, str] = {}
-    for artifact in published.manifest.artifacts:
+    for path, artifact, candidate in published.ways():
+        if settings.device not in ("auto", candidate.device):
+            continue
         try:
-            session = open_session(
-                published.file(artifact), artifact, published.manifest.signature, settings.device, settings.threads
-            )
+            session = open_session(path, artifact, candidate, manifest.signature, settings.threads)
             try:
-                prove(session, inputs, outputs, published.manifest.goldens.tolerance, published.manifest.task.unit)
-                measured = costs(session, inputs)
+                prove(session, inputs, outputs, candidate.golden_tolerance, manifest.task.unit)
+                measured = _costs(manifest, candidate, session, inputs, settings.threads)
             except BaseException:
                 session.close()
                 raise
         except SessionError as error:
-            skipped[artifact.file.path] = str(error)
-            log.warning("%s:%d: %s is not used: %s", published.name, published.version, artifact.file.path, error)
+            skipped[f"{path.name} on {candidate.provider}"] = str(error)
             continue
-        return Loaded(artifact, session, (inputs, outputs), measured, skipped)
-    reasons = "; ".join(f"{path}: {reason}" for path, reason in skipped.items())
+        _say(published, skipped)
+        return Loaded(artifact, candidate, session, (inputs, outputs), measured, skipped)
+    reasons = "; ".join(f"{way}: {reason}" for way, reason in skipped.items())
     raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
+
+
+def _say(published: ModelVersion, skipped: dict[str, str]) -> None:
+    """A warning for each reason, which several ways may share."""
+    for reason in dict.fromkeys(skipped.values()):
+        ways = ", ".join(way for way, why in skipped.items() if why == reason)
+        log.warning("%s:%d: %s not used: %s", published.name, published.version, ways, reason)
+
+
+def _costs(
+    manifest: Manifest, candidate: Candidate, session: Session, inputs: Tensors, threads: int
+) -> dict[tuple[int, int | None], float]:
+    """Seconds for each bucket: the exporter's, where it measured on a machine like this one, and otherwise our own."""
+    if candidate.costs and threads == 1 and manifest.machine == machine():
+        return {(cost.batch, cost.length): cost.median_ms / 1e3 for cost in candidate.costs}
+    return costs(session, inputs)
 
 
 class ServedModel:
@@ -72,6 +91,7 @@ class ServedModel:
         self.version = str(published.version)
         self.manifest = published.manifest
         self.artifact = loaded.artifact
+        self.candidate = loaded.candidate
         self.provider = loaded.session.provider
         self.max_rows = settings.max_queue_rows
         self.skipped = loaded.skipped
@@ -133,10 +153,10 @@ class Registry:
 
     def _add(self, model: ServedModel) -> None:
         labels = (model.name, model.version)
-        self._metrics.models.labels(*labels, model.artifact.file.path, model.provider, model.artifact.precision).set(1)
+        self._metrics.models.labels(*labels, model.artifact.file.path, model.provider, model.candidate.precision).set(1)
         self._metrics.queue_rows.labels(*labels).set_function(lambda: model.batcher.waiting_rows)
-        for path in model.skipped:
-            self._metrics.skipped.labels(*labels, path).inc()
+        for way in model.skipped:
+            self._metrics.skipped.labels(*labels, way).inc()
         self._models[model.name] = model
         log.info("%s:%s is ready: %s on %s", *labels, model.artifact.file.path, model.provider)
 

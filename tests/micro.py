@@ -7,7 +7,22 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, save
 
-from modelrepo.manifest import Artifact, Data, Goldens, Lineage, Manifest, OnnxArtifact, Parity, ParityCase
+from modelrepo.manifest import (
+    Artifact,
+    Candidate,
+    Data,
+    File,
+    Gate,
+    Goldens,
+    Lineage,
+    Machine,
+    Manifest,
+    OnnxArtifact,
+    Parity,
+    ParityCase,
+    ProfileShape,
+    TensorRTArtifact,
+)
 from modelrepo.repository import Repository, Staging, digest, write_goldens
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
 from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
@@ -117,33 +132,17 @@ def manifest(
 ) -> Manifest:
     write_goldens(folder / "goldens.npz", inputs, outputs)
     (folder / "report.json").write_text("{}")
+    plain = OnnxArtifact(precision="fp32", file=digest(folder / "model.onnx"), opset=20)
     return Manifest(
-        format_version=1,
+        format_version=2,
         family="micro",
         signature=signature,
         task=task,
         preprocessing=(),
-        artifacts=(*extra, OnnxArtifact(precision="fp32", file=digest(folder / "model.onnx"), opset=20)),
-        goldens=Goldens(file=digest(folder / "goldens.npz"), rows=len(next(iter(inputs.values()))), tolerance=1e-3),
-        parity=(
-            Parity(
-                artifact="model.onnx",
-                provider="onnxruntime-cpu",
-                tolerance=1e-4,
-                cases=(
-                    ParityCase(
-                        rows="held-out",
-                        batch=1,
-                        length=None,
-                        max_abs_error=0.0,
-                        mean_abs_error=0.0,
-                        max_rel_error=0.0,
-                        min_cosine=None,
-                        top1_agreement=None,
-                    ),
-                ),
-            ),
-        ),
+        artifacts=(*extra, plain),
+        candidates=(*(candidate(artifact) for artifact in extra), candidate(plain)),
+        machine=Machine(processor="none", cores=1, platform="none", gpu=None, versions={}),
+        goldens=Goldens(file=digest(folder / "goldens.npz"), rows=len(next(iter(inputs.values())))),
         metric=Metric(name="accuracy", value=1.0, better="higher", floor=0.5),
         metrics={"accuracy": 1.0},
         lineage=Lineage(
@@ -156,5 +155,60 @@ def manifest(
             versions={},
             checkpoint_sha256="0" * 64,
         ),
-        report=digest(folder / "report.json"),
+        export={},
+        reports=(digest(folder / "report.json"),),
     )
+
+
+def candidate(artifact: Artifact) -> Candidate:
+    """A way to serve an artifact: an ONNX file on the CPU, compared; an engine, never run."""
+    engine = isinstance(artifact, TensorRTArtifact)
+    return Candidate(
+        artifact=artifact.file.path,
+        backend=artifact.flavour if engine else "onnxruntime",
+        device="cuda" if engine else "cpu",
+        precision=artifact.precision,
+        golden_tolerance=1e-3,
+        parity=None if engine else EQUAL,
+        costs=(),
+    )
+
+
+EQUAL = Parity(
+    provider="onnxruntime-cpu",
+    gate=Gate(atol=1e-4),
+    cases=(
+        ParityCase(
+            rows="held-out",
+            batch=1,
+            length=None,
+            max_abs_error=0.0,
+            mean_abs_error=0.0,
+            max_rel_error=0.0,
+            min_cosine=None,
+            used=0.0,
+        ),
+    ),
+    metric=Metric(name="accuracy", value=1.0, better="higher", floor=0.5),
+    loss=0.0,
+    agreement=1.0,
+)
+
+
+def engine(path: Path, **changes) -> TensorRTArtifact:
+    """An engine file that nobody built."""
+    facts = {
+        "precision": "fp32",
+        "file": digest(path) if path.exists() else File(path=path.name, sha256="0" * 64, size=1),
+        "source": "model.onnx",
+        "flavour": "tensorrt-rtx",
+        "version": "1.7.1.116",
+        "compute_capabilities": ("8.9",),
+        "gpu": None,
+        "driver": None,
+        "cuda": None,
+        "options": {},
+        "profiles": ({"x": ProfileShape(min=(1, 2), opt=(4, 2), max=(8, 2))},),
+        "build_seconds": 0.1,
+    }
+    return TensorRTArtifact(**{**facts, **changes})

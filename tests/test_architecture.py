@@ -20,7 +20,7 @@ ALLOWED = {
 }
 THIRD_PARTY = {
     "modelrepo": {"numpy", "pydantic"},
-    "runtime": {"numpy", "onnxruntime", "cuda"},
+    "runtime": {"numpy", "onnxruntime", "openvino", "cuda"},
     "service": {
         "numpy",
         "pydantic",

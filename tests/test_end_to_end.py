@@ -28,7 +28,7 @@ ROWS = 40
 @pytest.fixture(scope="module")
 def repository(tiny_runs, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    assert export([*map(str, tiny_runs.values()), "--repository", str(root)]) == 0
+    assert export([*map(str, tiny_runs.values()), "--repository", str(root), "--precisions", "fp32"]) == 0
     return root
 
 

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from export import parity, pipeline
 from export.__main__ import main
 from export.errors import ConversionError
-from export.parity import Comparison
 from modelrepo.repository import Repository
 from modelrepo.tasks import Metric
 from runtime import cuda, tensorrt_flavour
@@ -28,7 +27,8 @@ def run(tiny_runs, tmp_path):
 
 
 def export(run, tmp_path, *options):
-    return main([str(run), "--repository", str(tmp_path / "models"), "--tensorrt", "off", *options])
+    fast = ("--tensorrt", "off", "--precisions", "fp32")
+    return main([str(run), "--repository", str(tmp_path / "models"), *fast, *options])
 
 
 def holdout(run):
@@ -61,10 +61,14 @@ def test_a_version_says_where_it_comes_from_and_how_far_it_was_proven(run, tmp_p
     assert {"torch", "onnx", "python"} <= set(manifest.lineage.versions)
     assert manifest.preprocessing[0].columns == saved.facts.kind.columns
     assert manifest.metrics == saved.facts.metrics
-    assert 0 <= manifest.parity[0].max_error < 1e-4
+    [plain] = [c for c in manifest.candidates if c.provider == "onnxruntime-cpu"]
+    assert 0 <= plain.parity.max_abs_error < 1e-4
+    assert plain.parity.agreement == 1
+    assert plain.parity.metric.value == manifest.metric.value
+    assert {(cost.batch, cost.length) for cost in plain.costs} == {(batch, None) for batch in (1, 2, 4, 8, 16, 32, 64)}
     assert manifest.signature == saved.model().signature()
     out = capsys.readouterr().out
-    for part in ("tiny:1", "accuracy", "onnxruntime-cpu fp32", "ms"):
+    for part in ("tiny:1", "accuracy", "onnxruntime-cpu", "fp32", "ms", "rows/s"):
         assert part in out
 
 
@@ -81,18 +85,19 @@ def test_a_run_that_never_ended_is_refused(run, tmp_path, capsys):
     assert "training has not ended" in capsys.readouterr().err
 
 
-def test_a_miss_publishes_nothing_and_lists_all(run, tmp_path, capsys, monkeypatch):
-    compare = parity.compare
+def test_a_miss_publishes_nothing_and_lists_it(run, tmp_path, capsys, monkeypatch):
+    saved = checkpoint.load(run)
 
-    def missing(*arguments):
-        return Comparison(compare(*arguments).cases, ("batch 1: differs by 3", "batch 8: differs by 4"))
+    def other(model, signature, inputs):
+        return reference(model, signature, inputs) + 3
 
-    monkeypatch.setattr(parity, "compare", missing)
+    reference = parity.reference
+    monkeypatch.setattr(parity, "reference", other)
     assert export(run, tmp_path) == 1
     err = capsys.readouterr().err
-    assert "not equal to PyTorch, nothing published" in err
-    assert "batch 1: differs by 3" in err
-    assert "batch 8: differs by 4" in err
+    assert "tiny is not equal to PyTorch, nothing published: model.onnx: onnxruntime-cpu, batch 1: differs by 3" in err
+    assert "more" in err
+    assert saved.sha256 not in err
     assert published(tmp_path) == []
     assert list((tmp_path / "models/tiny").iterdir()) == []
 
@@ -141,13 +146,15 @@ def test_one_bad_run_does_not_keep_back_the_others(run, tmp_path):
 
 @pytest.mark.skipif(tensorrt_flavour.load("tensorrt-rtx") is None, reason="tensorrt-rtx is not installed")
 @pytest.mark.skipif(cuda.available(), reason="this machine has a GPU: the engine would be proven")
-def test_an_engine_built_without_a_gpu_is_published_as_not_proven(run, tmp_path, capsys):
+def test_an_engine_built_without_a_gpu_is_published_unmeasured_and_tried_first(run, tmp_path, capsys):
     assert export(run, tmp_path, "--tensorrt", "tensorrt-rtx") == 0
-    engine, onnx = Repository(tmp_path / "models").open("tiny").manifest.artifacts
-    assert (engine.format, engine.proven, engine.flavour) == ("tensorrt", False, "tensorrt-rtx")
-    assert engine.profiles[0]["features"].max == (64, 2)
-    assert onnx.format == "onnx"
-    assert "not proven" in capsys.readouterr().out
+    manifest = Repository(tmp_path / "models").open("tiny").manifest
+    first = manifest.candidates[0]
+    engine = manifest.artifact(first)
+    assert (first.backend, first.device, first.parity, first.costs) == ("tensorrt-rtx", "cuda", None, ())
+    assert (engine.flavour, engine.source, engine.gpu, engine.driver) == ("tensorrt-rtx", "model.onnx", None, None)
+    assert max(profile["features"].max for profile in engine.profiles) == (64, 2)
+    assert "does not fit this machine: no NVIDIA GPU is visible" in capsys.readouterr().out
 
 
 def test_an_engine_that_cannot_be_built_is_left_out_under_auto_and_fatal_by_name(run, tmp_path, capsys, monkeypatch):
@@ -184,13 +191,13 @@ def test_reuse_does_not_keep_a_version_without_the_engine_that_would_be_built_no
     assert len(Repository(tmp_path / "models").open("tiny").manifest.artifacts) == 2
 
 
-def test_an_artifact_that_no_device_can_run_is_never_published_as_onnx(run, tmp_path, capsys, monkeypatch):
+def test_a_file_that_cannot_be_run_is_never_published(run, tmp_path, capsys, monkeypatch):
     def refuse(*arguments):
         raise SessionError("out of memory")
 
-    monkeypatch.setattr("export.prove.open_session", refuse)
+    monkeypatch.setattr("export.candidates.OnnxRuntimeSession", refuse)
     assert export(run, tmp_path) == 1
-    assert "could not be compared with PyTorch, nothing published: not proven on cpu: out of memory" in capsys.readouterr().err
+    assert "tiny could not be compared with PyTorch, nothing published: model.onnx: out of memory" in capsys.readouterr().err
     assert published(tmp_path) == []
 
 
@@ -212,7 +219,7 @@ def test_a_table_a_text_and_a_series_of_ones_own_become_versions_that_say_what_t
     assert train(["transformer", "--data", "films.tsv", *text, "--out", "films", *small]) == 0
     series = ["--series", "machine", "--target", "state", "--model.cell", "gru", "--model.bidirectional"]
     assert train(["lstm", "--data", "machines.csv", *series, "--out", "machines", *small]) == 0
-    assert main(["people", "films", "machines", "--repository", "models", "--tensorrt", "off"]) == 0
+    assert main(["people", "films", "machines", "--repository", "models", "--tensorrt", "off", "--precisions", "fp32"]) == 0
 
     repository = Repository(tmp_path / "models")
     people = repository.open("people").manifest

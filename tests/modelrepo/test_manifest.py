@@ -24,6 +24,10 @@ def changed(manifest, change):
     return json.dumps(document)
 
 
+def proof(document):
+    return document["candidates"][0]["parity"]
+
+
 def test_a_manifest_survives_the_way_through_json(manifest):
     assert Manifest.from_json(manifest.to_json(), "manifest.json") == manifest
 
@@ -42,15 +46,24 @@ def test_a_manifest_survives_the_way_through_json(manifest):
         pytest.param(
             lambda d: d["artifacts"][0].update(format="caffe"), r"artifacts\[0\]: .*'onnx', 'tensorrt'", id="unknown format"
         ),
-        pytest.param(lambda d: d["report"].update(path="../../etc/passwd"), r"report\.path", id="path that leaves the folder"),
+        pytest.param(
+            lambda d: d["reports"][0].update(path="../../etc/passwd"), r"reports\[0\]\.path", id="path that leaves the folder"
+        ),
         pytest.param(lambda d: d["task"].update(labels=["a", "a"]), "names must differ", id="labels twice"),
         pytest.param(lambda d: d["task"].update(labels=["a", "b", "c"]), r"shape \[batch, 3\]", id="labels that outputs lack"),
-        pytest.param(lambda d: d["parity"].clear(), "parity must hold one entry for every artifact", id="no proof"),
+        pytest.param(lambda d: d["candidates"][0].update(parity=None), "on the cpu, compared with the original", id="no proof"),
+        pytest.param(lambda d: d["candidates"].append(d["candidates"][0]), "candidates must differ", id="one way twice"),
+        pytest.param(lambda d: d["candidates"][0].update(artifact="b.onnx"), "name artifacts of this version", id="way to nothing"),
+        pytest.param(lambda d: proof(d).update(agreement=0.5, gate={"min_agreement": 0.9}), "missed by 400%", id="disagreement"),
+        pytest.param(lambda d: proof(d).update(loss=0.03, gate={"max_loss": 0.01}), "missed by 200%", id="lost metric"),
+        pytest.param(
+            lambda d: proof(d)["metric"].update(value=0.4), "accuracy 0.4 misses its floor, 0.5", id="proof below the floor"
+        ),
         pytest.param(lambda d: d["artifacts"][0].update(precision="int8"), "artifact of precision fp32", id="no fp32"),
-        pytest.param(lambda d: d["report"].update(path="model.onnx"), "file paths must differ", id="one file twice"),
+        pytest.param(lambda d: d["reports"][0].update(path="model.onnx"), "file paths must differ", id="one file twice"),
         pytest.param(lambda d: d["metric"].update(value=float("nan")), "metric.value", id="not a number"),
         pytest.param(lambda d: d["metric"].update(value=0.1), "accuracy 0.1 misses its floor, 0.5", id="below its floor"),
-        pytest.param(lambda d: d["parity"][0]["cases"][0].update(max_abs_error=1.0), "differs by 1, more than", id="not equal"),
+        pytest.param(lambda d: proof(d)["cases"][0].update(used=2.0), "the gate is missed by 100%", id="not equal"),
         pytest.param(lambda d: d.pop("format_version"), "format_version: this key is missing", id="no format"),
     ],
 )
@@ -68,8 +81,8 @@ def test_all_faults_are_listed_at_once_with_the_file_and_the_fix(manifest):
 
 
 def test_a_manifest_of_a_later_format_says_to_upgrade(manifest):
-    with pytest.raises(ManifestError, match="format_version 2; this Quartet reads up to 1: upgrade Quartet"):
-        Manifest.from_json(changed(manifest, lambda d: d.update(format_version=2)), "m")
+    with pytest.raises(ManifestError, match="format_version 3; this Quartet reads up to 2: upgrade Quartet"):
+        Manifest.from_json(changed(manifest, lambda d: d.update(format_version=3)), "m")
 
 
 def test_a_key_given_twice_is_refused(manifest):

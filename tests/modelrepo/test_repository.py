@@ -221,6 +221,6 @@ def test_other_files_and_folders_are_no_versions(tmp_path):
 def test_a_published_manifest_is_readable_json(tmp_path):
     micro.publish_double(tmp_path)
     document = json.loads((tmp_path / "double/1/manifest.json").read_text())
-    assert document["format_version"] == 1
+    assert document["format_version"] == 2
     assert document["signature"]["inputs"][0]["shape"] == [{"axis": "batch", "min": 1, "opt": 4, "max": 8}, 2]
     assert (tmp_path / "double/1").stat().st_mode & 0o777 == 0o755

@@ -4,11 +4,8 @@ import numpy as np
 import pytest
 
 from modelrepo.errors import OutOfRange, WrongTensor
-from modelrepo.manifest import OnnxArtifact
-from modelrepo.repository import digest
 from runtime import cuda
 from runtime.onnxruntime_session import OnnxRuntimeSession
-from runtime.open import open_session
 from runtime.session import SessionError, Unsuitable, promised_shapes
 from tests import micro
 
@@ -65,15 +62,6 @@ def test_asking_for_cuda_where_there_is_none_is_an_error_not_the_cpu(tmp_path):
     micro.write_double(tmp_path / "model.onnx")
     with pytest.raises(Unsuitable, match="CUDA was asked for, but"):
         OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cuda")
-
-
-def test_auto_falls_back_to_the_cpu_where_the_gpu_cannot_be_used_and_says_why(tmp_path, monkeypatch, caplog):
-    micro.write_double(tmp_path / "model.onnx")
-    artifact = OnnxArtifact(precision="fp32", file=digest(tmp_path / "model.onnx"), opset=20)
-    monkeypatch.setattr(cuda, "available", lambda: True)
-    with open_session(tmp_path / "model.onnx", artifact, micro.DOUBLE, "auto") as session:
-        assert session.provider == "onnxruntime-cpu"
-    assert "runs on the CPU although there is a GPU: CUDA was asked for, but" in caplog.text
 
 
 def test_no_session_may_replace_its_device_in_the_middle_of_a_run(double):

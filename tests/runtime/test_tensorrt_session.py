@@ -13,30 +13,25 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from export.to_tensorrt import choose, to_tensorrt
-from modelrepo.manifest import File, ProfileShape, TensorRTArtifact
+from export.to_tensorrt import DEFAULTS, choose, to_tensorrt
+from modelrepo.manifest import OnnxArtifact, ProfileShape, TensorRTArtifact
+from modelrepo.repository import digest
+from modelrepo.tensors import Signature
 from runtime import cuda, tensorrt_flavour, tensorrt_session
 from runtime.goldens import prove
 from runtime.open import open_session
-from runtime.session import Unsuitable
+from runtime.session import Session, Unsuitable
 from tests import micro
 
 ROOT = Path(__file__).parents[2]
 
 
 def artifact(**changes) -> TensorRTArtifact:
-    return TensorRTArtifact(
-        **{
-            "precision": "fp32",
-            "file": File(path="model.plan", sha256="0" * 64, size=1),
-            "flavour": "tensorrt-rtx",
-            "version": "1.7.1.116",
-            "compute_capabilities": ("8.9",),
-            "profiles": ({"x": ProfileShape(min=(1, 2), opt=(4, 2), max=(8, 2))},),
-            "proven": False,
-            **changes,
-        }
-    )
+    return micro.engine(Path("model.plan"), **changes)
+
+
+def opened(path: Path, engine: TensorRTArtifact, signature: Signature) -> Session:
+    return open_session(path, engine, micro.candidate(engine), signature)
 
 
 def attributes_of(path: Path, owner: str) -> set[str]:
@@ -82,14 +77,28 @@ def test_every_tensorrt_name_we_use_exists_in_the_flavour(flavour):
 @pytest.mark.skipif(tensorrt_flavour.load("tensorrt") is not None, reason="tensorrt is installed")
 def test_an_engine_of_a_flavour_that_is_not_installed_is_unsuitable():
     with pytest.raises(Unsuitable, match=r"tensorrt is not installed: install quartet\[tensorrt\]"):
-        open_session(Path("model.plan"), artifact(flavour="tensorrt"), micro.DOUBLE)
+        opened(Path("model.plan"), artifact(flavour="tensorrt"), micro.DOUBLE)
+
+
+def test_a_version_compatible_engine_runs_under_later_versions_only(monkeypatch):
+    trt = mock.MagicMock(__version__="11.4.0")
+    monkeypatch.setattr(tensorrt_flavour, "load", lambda flavour: trt)
+    monkeypatch.setattr(cuda, "available", lambda: True)
+    monkeypatch.setattr(cuda, "compute_capability", lambda: "8.9")
+    for built, fits in (("11.3.0", True), ("10.13.2", True), ("11.5.0", False)):
+        engine = artifact(version=built, options={"version_compatible": True})
+        if fits:
+            assert tensorrt_session._require(engine) is trt
+        else:
+            with pytest.raises(Unsuitable, match="install that version"):
+                tensorrt_session._require(engine)
 
 
 def test_an_engine_of_another_version_is_unsuitable():
     if tensorrt_flavour.load("tensorrt-rtx") is None:
         pytest.skip("tensorrt-rtx is not installed")
     with pytest.raises(Unsuitable, match=r"built by tensorrt-rtx 0.9, here is .*: install that version or build the engine again"):
-        open_session(Path("model.plan"), artifact(version="0.9"), micro.DOUBLE)
+        opened(Path("model.plan"), artifact(version="0.9"), micro.DOUBLE)
 
 
 @pytest.mark.skipif(cuda.available(), reason="this machine has a GPU")
@@ -98,12 +107,7 @@ def test_an_engine_is_unsuitable_without_a_gpu_and_no_runtime_is_even_made():
     if trt is None:
         pytest.skip("tensorrt-rtx is not installed")
     with pytest.raises(Unsuitable, match="no NVIDIA GPU is visible"):
-        open_session(Path("does-not-exist.plan"), artifact(version=trt.__version__), micro.DOUBLE)
-
-
-def test_an_engine_on_the_cpu_is_unsuitable():
-    with pytest.raises(Unsuitable, match="needs a GPU, and the device asked for is the CPU"):
-        open_session(Path("model.plan"), artifact(), micro.DOUBLE, "cpu")
+        opened(Path("does-not-exist.plan"), artifact(version=trt.__version__), micro.DOUBLE)
 
 
 def test_a_batch_finds_the_first_profile_that_covers_it():
@@ -155,13 +159,13 @@ def on_fake_cuda(monkeypatch, allowed):
 def test_a_session_that_finds_the_gpu_full_gives_back_what_it_had_taken(monkeypatch, tmp_path, allowed):
     fake = on_fake_cuda(monkeypatch, allowed)
     with pytest.raises(tensorrt_session.SessionError, match="cudaErrorMemoryAllocation"):
-        open_session(tmp_path, artifact(), micro.DOUBLE)
+        opened(tmp_path, artifact(), micro.DOUBLE)
     assert fake.held == []
 
 
 def test_a_closed_session_gives_back_all_it_took(monkeypatch, tmp_path):
     fake = on_fake_cuda(monkeypatch, allowed=100)
-    session = open_session(tmp_path, artifact(), micro.DOUBLE)
+    session = opened(tmp_path, artifact(), micro.DOUBLE)
     assert len(fake.held) == 6, "stream, event, and host and device memory of input and output"
     session.close()
     session.close()
@@ -188,7 +192,8 @@ def test_an_engine_built_here_answers_every_promised_shape(tmp_path, signature, 
     if flavour is None:
         pytest.skip(reason)
     write(tmp_path / "model.onnx")
-    engine = to_tensorrt(tmp_path / "model.onnx", signature, flavour, tmp_path / "model.plan")
+    source = OnnxArtifact(precision="fp32", file=digest(tmp_path / "model.onnx"), opset=20)
+    engine = to_tensorrt(source, signature, flavour, tmp_path / "model.plan", DEFAULTS)
     if cuda.compute_capability() not in engine.compute_capabilities:
         pytest.skip(f"{flavour} does not build for compute capability {cuda.compute_capability()}")
     rng = np.random.default_rng(0)
@@ -196,6 +201,6 @@ def test_an_engine_built_here_answers_every_promised_shape(tmp_path, signature, 
     if signature is micro.MEAN:
         mask = np.arange(12) < rng.integers(1, 13, 8)[:, None]
         inputs = {"sequence": rng.random((8, 12, 1)).astype(np.float32) * mask[:, :, None], "mask": mask}
-    with open_session(tmp_path / "model.plan", engine, signature) as session:
+    with opened(tmp_path / "model.plan", engine, signature) as session:
         assert session.provider == flavour
         assert prove(session, inputs, answer(inputs), 1e-3) < 1e-3

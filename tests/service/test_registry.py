@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from modelrepo.errors import RepositoryError
-from modelrepo.manifest import ProfileShape, TensorRTArtifact
-from modelrepo.repository import Repository, digest
+from modelrepo.repository import Repository
 from modelrepo.tasks import Multiclass
 from modelrepo.tensors import DEFAULT_BATCH
 from runtime import cuda
@@ -38,15 +37,7 @@ def publish_with_engine(root):
     with Repository(root).stage("double") as staging:
         micro.write_double(staging.path / "model.onnx")
         (staging.path / "model.plan").write_bytes(b"engine")
-        engine = TensorRTArtifact(
-            precision="fp32",
-            file=digest(staging.path / "model.plan"),
-            flavour="tensorrt",
-            version="0.1",
-            compute_capabilities=("9.0",),
-            profiles=({"x": ProfileShape(min=(1, 2), opt=(4, 2), max=(8, 2))},),
-            proven=False,
-        )
+        engine = micro.engine(staging.path / "model.plan", flavour="tensorrt", version="0.1", compute_capabilities=("9.0",))
         micro.finish(staging, micro.DOUBLE, Multiclass(labels=("a", "b")), inputs, micro.double(inputs), (engine,))
 
 
@@ -62,20 +53,22 @@ def test_an_engine_that_does_not_fit_is_skipped_loudly_for_the_next_artifact(tmp
     publish_with_engine(tmp_path)
     _, artifact, provider, skipped = start(tmp_path, device="auto")["double"]
     assert (artifact, provider.split("-")[0]) == ("model.onnx", "onnxruntime")
-    assert list(skipped) == ["model.plan"]
-    assert "double:1: model.plan is not used" in caplog.text
+    assert list(skipped) == ["model.plan on tensorrt"]
+    assert "double:1: model.plan on tensorrt not used" in caplog.text
 
 
 def test_a_model_whose_golden_rows_come_out_wrong_never_serves(tmp_path):
     micro.publish_double(tmp_path, factor=2.5)
-    with pytest.raises(LoadFailed, match=r"no artifact of double:1 can serve here: model.onnx: .*differs from PyTorch by"):
+    with pytest.raises(
+        LoadFailed, match=r"no artifact of double:1 can serve here: model.onnx on onnxruntime-cpu: .*differs from PyTorch by"
+    ):
         start(tmp_path)
 
 
 @pytest.mark.skipif(cuda.available(), reason="this machine has a GPU")
 def test_asking_for_the_gpu_where_there_is_none_fails_the_start(tmp_path):
-    micro.publish_double(tmp_path)
-    with pytest.raises(LoadFailed, match="CUDA was asked for, but"):
+    publish_with_engine(tmp_path)
+    with pytest.raises(LoadFailed, match="model.plan on tensorrt: tensorrt"):
         start(tmp_path, device="cuda")
 
 

@@ -1,0 +1,94 @@
+"""OpenVINO: an ONNX artifact on Intel's and AMD's CPUs, in the graph's own precision or in bf16 (an extra)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelrepo.manifest import Precision
+from modelrepo.tensors import Array, Signature, Tensors
+from runtime.session import Session, SessionError, Unsuitable
+
+try:
+    import openvino
+except ImportError:  # the extra `openvino` is not installed
+    openvino = None
+
+
+def available() -> bool:
+    """Whether OpenVINO is installed."""
+    return openvino is not None
+
+
+def computes_bf16() -> bool:
+    """Whether this CPU computes in bf16, rather than emulate it."""
+    return openvino is not None and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVINOSession(Session):
+    """An ONNX file under OpenVINO's CPU plugin."""
+
+    provider = "openvino-cpu"
+
+    def __init__(self, path: Path, signature: Signature, precision: Precision, threads: int = 1) -> None:
+        """Load `path` to compute in `precision`: bf16 lowers an fp32 file, all else is the file's own.
+
+        `threads` is the number of cores one run uses. Raises Unsuitable where OpenVINO is not installed or the CPU has no bf16,
+        SessionError where the file does not load or has other inputs or outputs than the signature.
+        """
+        super().__init__(signature)
+        if openvino is None:
+            raise Unsuitable("OpenVINO is not installed: install quartet[openvino]")
+        if precision == "bf16" and not computes_bf16():
+            raise Unsuitable("this CPU does not compute in bf16")
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # without the hint a CPU that has bf16 uses it unasked
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        }
+        try:
+            compiled = openvino.Core().compile_model(path, "CPU", settings)
+        except RuntimeError as error:
+            raise SessionError(f"OpenVINO cannot load {path} ({error}): export the model again") from None
+        self._compare(compiled, path)
+        self._compiled: Any = compiled
+        self._requests: dict[int, Any] = {}
+
+    def _compare(self, compiled: Any, path: Path) -> None:
+        def facts(ports: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+            return {
+                port.any_name: (
+                    np.dtype(port.element_type.to_dtype()).name,
+                    tuple(dim.get_length() if dim.is_static else -1 for dim in port.partial_shape),
+                )
+                for port in ports
+            }
+
+        found = (facts(compiled.inputs), facts(compiled.outputs))
+        expected = tuple(
+            {spec.name: (spec.dtype, tuple(spec.wire_shape)) for spec in specs}
+            for specs in (self.signature.inputs, self.signature.outputs)
+        )
+        if found != expected:
+            raise SessionError(f"{path} has tensors {found}, the signature says {expected}: export the model again")
+
+    def _run(self, inputs: Mapping[str, Array]) -> Tensors:
+        if self._compiled is None:
+            raise SessionError("the session is closed")
+        rows = len(next(iter(inputs.values())))
+        try:
+            # A request that has run a small batch cannot grow to a larger one with some 8-bit graphs: one for each size.
+            request = self._requests.get(rows) or self._requests.setdefault(rows, self._compiled.create_infer_request())
+            answers = request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()}, share_inputs=True)
+            return {spec.name: np.array(answers[spec.name]) for spec in self.signature.outputs}
+        except RuntimeError as error:
+            raise SessionError(f"OpenVINO failed: {error}") from error
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._compiled = None
