@@ -3,11 +3,14 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 SERVE ?= 1
+# On a machine with an NVIDIA GPU the runtime that uses it, and TensorRT proper.
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo yes)
+RUNTIME ?= $(if $(GPU),gpu,cpu)
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -q
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
 
-.PHONY: help demo models serve test test-slow lint format clean
+.PHONY: help demo models serve test test-slow gpu-check lint format clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +36,13 @@ test: .venv/.test  ## run the tests
 test-slow: .venv/.test  ## run the tests that take minutes: presets to their floors, every model option through its export
 	@$(PY) -m pytest -m slow -n auto
 
+gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports and speeds, written to gpu-check.txt
+	@$(PY) -c 'import sys; from runtime import cuda; sys.exit(not cuda.available() and "no NVIDIA GPU is visible: check nvidia-smi")'
+	@{ nvidia-smi && $(PY) -m pytest -m gpu \
+	&& $(PY) -m export $(RUNS) --repository models --reuse \
+	&& $(PY) -m export.benchmark --repository models --model $(notdir $(RUNS)); echo "exit status $$?"; } 2>&1 | tee gpu-check.txt
+	@tail -n 1 gpu-check.txt | grep -q ' 0$$'
+
 lint: .venv/.test .venv/.lint  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -49,7 +59,10 @@ clean:  ## remove the environment, the runs and the published models
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Quartet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@echo "installing into .venv (PyTorch is large; this takes minutes on a slow line)"
 	@$(PYTHON) -m venv .venv
-	@$(PIP) -e '.[serve,cpu,export,client]'
+	@$(PIP) -e '.[serve,$(RUNTIME),export,client]'
+ifdef GPU
+	@$(PIP) -e '.[tensorrt]' || echo "TensorRT cannot be installed here: it comes from NVIDIA's package index"
+endif
 	@$(PIP) -e '.[tensorrt-rtx]' || echo "TensorRT-RTX cannot be installed here: no engines will be built"
 	@touch $@
 

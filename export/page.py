@@ -57,12 +57,17 @@ def reproduce(report: Report, facts: Facts, command: str) -> str:
         lines.append(f"git checkout {facts.git_commit}" + ("  # and changes that were not committed" if facts.git_dirty else ""))
     libraries = sorted(name for name in facts.versions if name not in ("python", "quartet"))
     lines.append(f"# Python {facts.versions.get('python', '?')}; versions that may change the figures:")
-    lines.append("pip install " + " ".join(shlex.quote(f"{name}=={facts.versions[name]}") for name in libraries))
+    lines.append("pip install " + " ".join(shlex.quote(f"{name}=={_public(facts.versions[name])}") for name in libraries))
     run = f"runs/{report.model}"
     lines += ["cat > config.json <<'CONFIG'", json.dumps(facts.config, indent=2), "CONFIG"]
     lines.append(f"python -m training {facts.family} --config config.json --out {shlex.quote(run)}")
     lines.append(f"python -m export {shlex.quote(run)} --name {shlex.quote(report.model)} {command}".rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _public(version: str) -> str:
+    """Without the part that names a build, such as +cpu: package indexes know it under the rest."""
+    return version.partition("+")[0]
 
 
 def errors_by_layer(report: Report) -> Figure | None:

@@ -106,7 +106,7 @@ def compare(session: Session, truth: Truth, gate: Gate) -> Comparison:
     return Comparison(
         gate=gate,
         proof=proof,
-        misses=tuple(f"{session.provider}, {miss}" for miss in misses),
+        misses=tuple(misses),
         metric=metric,
         agreement=agreement,
         loss=loss,

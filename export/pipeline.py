@@ -165,7 +165,7 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
     base = stand_in(made, plain)
     if base.missed:
         fault = "could not be compared with" if base.comparison is None else "is not equal to"
-        raise ParityError(f"{name} {fault} PyTorch, nothing published: {plain.file.path}: {base.missed}")
+        raise ParityError(f"{name} {fault} PyTorch, nothing published: {plain.file.path} on {base.candidate.provider}: {base.missed}")
     tried, notes = [base], []
     for precision, what, make in _conversions(original, made.folder, plain):
         if precision not in options.precisions:

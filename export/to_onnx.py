@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 import warnings
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise ConversionError(f"torch.onnx cannot express this {model.family}: {error}") from error
+            raise ConversionError(f"torch.onnx cannot express this {model.family}: {_fault(error)}") from error
     assert program is not None  # None only where a file name was given
     # Of large weights too, which the exporter leaves as they are: an LSTM's gates are sorted once, not at every load.
     proto = onnxscript.optimizer.optimize(program.model_proto, input_size_limit=LARGEST, output_size_limit=LARGEST)
@@ -61,6 +63,28 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"the exported graph is not valid ONNX: {error}") from error
     onnx.save(proto, path)
+
+
+def _fault(error: BaseException) -> str:
+    """What could not be translated, and the layer it came from, as far as the exporter's own error tells."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(chain[-1]))
+    if operator is None:
+        return str(chain[-1]) or str(error)
+    return f"it has no operator for {operator[1]}, {_layer(chain)}: build the layer from other operations"
+
+
+def _layer(chain: list[BaseException]) -> str:
+    """Which module called it; the exporter's errors name only its own node, which lies in the frames they passed."""
+    for error in chain:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node) and node.meta.get("nn_module_stack"):
+                path, kind = list(node.meta["nn_module_stack"].values())[-1]
+                return f"called by {path or 'the model'} ({getattr(kind, '__name__', kind)})"
+    return "called somewhere in forward()"
 
 
 def _name_axes(proto: onnx.ModelProto, signature: Signature) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from export.pipeline import Options, export_run
+from modelrepo.repository import Repository
 from runtime import cuda
 from training import config, loop
 from training.models import CNNConfig, LSTMConfig, MLPConfig, TransformerConfig
@@ -51,3 +53,12 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for family, tiny in TINY.items():
         loop.fit(dataclasses.replace(tiny, out=runs[family]))
     return runs
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tiny_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Each of these published in fp32, as `tiny-FAMILY:1`."""
+    repository = Repository(tmp_path_factory.mktemp("models"))
+    for family, run in tiny_runs.items():
+        export_run(run, repository, f"tiny-{family}", Options(tensorrt="off", precisions=("fp32",)))
+    return repository

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from export.__main__ import main as export
-from modelrepo.repository import Repository
 from modelrepo.tasks import Regression
 from service.codec.tensor import datatype
 from tests.conftest import TINY
@@ -26,15 +24,8 @@ ROWS = 40
 
 
 @pytest.fixture(scope="module")
-def repository(tiny_runs, tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    assert export([*map(str, tiny_runs.values()), "--repository", str(root), "--precisions", "fp32"]) == 0
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(repository):
-    with serving(repository) as running:
+def server(tiny_models):
+    with serving(tiny_models.root) as running:
         yield running
         assert running.stop(signal.SIGTERM) == 0
 
@@ -136,8 +127,8 @@ def test_tritonclient_understands_our_errors(client):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_metadata_served_is_the_signature_published(client, repository, family):
-    signature = Repository(repository).open(f"tiny-{family}").manifest.signature
+def test_the_metadata_served_is_the_signature_published(client, tiny_models, family):
+    signature = tiny_models.open(f"tiny-{family}").manifest.signature
     metadata = client.get_model_metadata(f"tiny-{family}")
     for side in ("inputs", "outputs"):
         found = [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in metadata[side]]

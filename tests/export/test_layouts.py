@@ -13,18 +13,14 @@ from tritonclient.grpc import model_config_pb2
 from export import layouts
 from export.__main__ import main
 from export.errors import ExportError
-from export.pipeline import Options, export_run
 from modelrepo.repository import Repository
 from runtime.session import promised_shapes
 from tests.conftest import TINY
 
 
-@pytest.fixture(scope="module")
-def repository(tiny_runs, tmp_path_factory):
-    repository = Repository(tmp_path_factory.mktemp("models"))
-    for family, run in tiny_runs.items():
-        export_run(run, repository, f"tiny-{family}", Options(tensorrt="off", precisions=("fp32",)))
-    return repository
+@pytest.fixture
+def repository(tiny_models):
+    return tiny_models
 
 
 def parsed(path):

@@ -95,7 +95,7 @@ def test_a_miss_publishes_nothing_and_lists_it(run, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(parity, "reference", other)
     assert export(run, tmp_path) == 1
     err = capsys.readouterr().err
-    assert "tiny is not equal to PyTorch, nothing published: model.onnx: onnxruntime-cpu, batch 1: differs by 3" in err
+    assert "tiny is not equal to PyTorch, nothing published: model.onnx on onnxruntime-cpu: batch 1: differs by 3" in err
     assert "more" in err
     assert saved.sha256 not in err
     assert published(tmp_path) == []
@@ -197,8 +197,47 @@ def test_a_file_that_cannot_be_run_is_never_published(run, tmp_path, capsys, mon
 
     monkeypatch.setattr("export.candidates.OnnxRuntimeSession", refuse)
     assert export(run, tmp_path) == 1
-    assert "tiny could not be compared with PyTorch, nothing published: model.onnx: out of memory" in capsys.readouterr().err
+    assert "tiny could not be compared with PyTorch, nothing published: model.onnx on onnxruntime-cpu: out of memory" in capsys.readouterr().err
     assert published(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--precisions", "fp32,int4"), "--precisions: int4 is none of fp32, fp16, bf16, int8"),
+        (("--gate", "int8.loss=1"), "'int8.loss=1' is not NAME.FIELD=NUMBER"),
+        (("--level", "9"), "invalid choice: 9"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused_before_any_work(run, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        export(run, tmp_path, *options)
+    assert message in capsys.readouterr().err
+    assert published(tmp_path) == []
+
+
+def test_a_precision_that_misses_is_left_out_with_the_node_where_it_begins(run, tmp_path, capsys):
+    gate = ("--gate", "fp16.atol=1e-7", "--gate", "fp16.rtol=0")
+    assert export(run, tmp_path, "--precisions", "fp16", *gate) == 0
+    out = capsys.readouterr().out
+    assert "left out: model.fp16.onnx on onnxruntime-cpu: batch 1: differs by" in out
+    assert "it begins at node_" in out
+    version = Repository(tmp_path / "models").open("tiny")
+    assert [artifact.file.path for artifact in version.manifest.artifacts] == ["model.onnx"]
+    assert not (version.path / "model.fp16.onnx").exists()
+    assert version.manifest.export["gates"]["fp16"]["atol"] == 1e-7
+
+
+def test_a_gate_that_is_looser_is_recorded_with_the_proof(run, tmp_path):
+    assert export(run, tmp_path, "--gate", "fp32.atol=0.5") == 0
+    manifest = Repository(tmp_path / "models").open("tiny").manifest
+    assert {c.parity.gate.atol for c in manifest.candidates if c.device == "cpu" and c.precision == "fp32"} == {0.5}
+
+
+def test_other_options_make_another_version(run, tmp_path):
+    assert export(run, tmp_path, "--reuse") == 0
+    assert export(run, tmp_path, "--reuse", "--gate", "fp32.atol=0.5") == 0
+    assert Repository(tmp_path / "models").versions("tiny") == [1, 2]
 
 
 def test_a_table_a_text_and_a_series_of_ones_own_become_versions_that_say_what_to_send(tmp_path, monkeypatch):

@@ -85,16 +85,26 @@ def test_an_axis_that_came_out_fixed_is_named(tmp_path):
     assert not (tmp_path / "m.onnx").exists()
 
 
-class Untranslatable(torch.nn.Module):
-    """Uses an operation ONNX has no word for."""
+class Eigenvalues(torch.nn.Module):
+    """An operation ONNX has no word for."""
 
+    def forward(self, x):
+        return torch.linalg.eigvals(x.T @ x).real.sum() * x
+
+
+class Untranslatable(torch.nn.Module):
     family = "untranslatable"
 
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.ReLU(), Eigenvalues())
+
     def forward(self, features):
-        return torch.linalg.eigvals(features.T @ features).real.sum() * features.repeat(1, 3)
+        return self.body(features).repeat(1, 3)
 
 
-def test_an_operation_without_translation_is_a_clear_error(tmp_path):
+def test_an_operation_without_translation_is_named_with_its_layer(tmp_path):
     signature = build(MLPConfig(hidden=(4,)), COLUMN, TASK).signature()
-    with pytest.raises(ConversionError, match="cannot express this untranslatable"):
+    message = r"cannot express this untranslatable: it has no operator for aten\.\w+, called by body\.1 \(.*Eigenvalues\)"
+    with pytest.raises(ConversionError, match=message):
         to_onnx(Untranslatable().eval(), signature, {"features": np.ones((3, 1), np.float32)}, tmp_path / "m.onnx")
