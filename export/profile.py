@@ -14,10 +14,11 @@ from modelrepo.tensors import Strict, Tensors
 from runtime.session import Session, promised_shapes
 from training.data.dataset import Split
 
-WARM_UP = 3
+WARM_UP = 2
 WINDOW = 10  # runs
+LEAST = 5  # runs, however slow
 SPREAD = 0.05  # three windows whose medians lie as close together are stable
-SECONDS = 0.25  # a bucket; what is not stable by then is reported with its spread
+SECONDS = 0.1  # a bucket; what is not stable by then is reported with its spread
 
 
 def costs(session: Session, holdout: Split) -> tuple[Cost, ...]:
@@ -65,7 +66,7 @@ def _cost(session: Session, inputs: Tensors, batch: int, length: int | None) -> 
         session.run(inputs)
     samples: list[float] = []
     end = time.perf_counter() + SECONDS
-    while not _stable(samples) and (len(samples) < WINDOW or time.perf_counter() < end):
+    while not _stable(samples) and (len(samples) < LEAST or time.perf_counter() < end):
         started = time.perf_counter()
         session.run(inputs)
         samples.append((time.perf_counter() - started) * 1e3)
