@@ -14,6 +14,7 @@ import onnx
 from export import half
 from export.divergence import NodeError, first_leaving, node_errors
 from export.engines import UNMEASURED
+from export.errors import ConversionError
 from export.gates import gate_for
 from export.parity import Comparison, Truth, compare
 from export.profile import costs, speed
@@ -63,13 +64,13 @@ def stand_in(made: Made, artifact: OnnxArtifact) -> Tried:
     path = made.folder / artifact.file.path
     with tempfile.TemporaryDirectory() as folder:
         runnable = path
-        if artifact.precision in ("fp16", "bf16"):
-            runnable = Path(folder) / path.name
-            onnx.save(half.emulated(path), runnable)
         try:
+            if artifact.precision in ("fp16", "bf16"):
+                runnable = Path(folder) / path.name
+                onnx.save(half.emulated(path), runnable)
             with OnnxRuntimeSession(runnable, made.signature, "cpu") as session:
                 tried = _measured(made, artifact, candidate, session, timed=runnable == path)
-        except SessionError as error:
+        except (SessionError, ConversionError) as error:
             return Tried(artifact, candidate, None, missed=str(error))
         tolerance = {"golden_tolerance": tried.candidate.golden_tolerance}
         tried = replace(tried, artifact=artifact.model_copy(update=tolerance))

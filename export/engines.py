@@ -7,10 +7,11 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from export.errors import ConversionError
 from export.to_tensorrt import EngineOptions, choose, to_tensorrt
-from modelrepo.manifest import Candidate, EngineSet, OnnxArtifact, Precision, TensorRTArtifact
+from modelrepo.manifest import Artifact, Candidate, EngineSet, OnnxArtifact, Precision, TensorRTArtifact
 from modelrepo.repository import ModelVersion, add_engines
 from runtime import cuda, tensorrt_flavour
 from runtime.tensorrt_flavour import Flavour
@@ -64,15 +65,16 @@ def key(flavour: Flavour) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{gpu}-{flavour}-{tensorrt_flavour.load(flavour).__version__}")
 
 
+def suits(artifact: Artifact) -> TypeGuard[OnnxArtifact]:
+    """Whether TensorRT takes it: an ONNX file without ONNX Runtime's own operators or unsigned activations."""
+    if not isinstance(artifact, OnnxArtifact) or artifact.optimized:
+        return False
+    return artifact.quantization is None or artifact.quantization.scheme == "s8s8"
+
+
 def _sources(version: ModelVersion) -> list[OnnxArtifact]:
-    """The ONNX files that TensorRT takes: those without ONNX Runtime's own operators or unsigned activations."""
-    return [
-        artifact
-        for artifact in version.manifest.artifacts
-        if isinstance(artifact, OnnxArtifact)
-        and not artifact.optimized
-        and (artifact.quantization is None or artifact.quantization.scheme == "s8s8")
-    ]
+    """The files to build from."""
+    return [artifact for artifact in version.manifest.artifacts if suits(artifact)]
 
 
 def _candidate(version: ModelVersion, engine: TensorRTArtifact) -> Candidate:

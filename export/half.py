@@ -52,7 +52,8 @@ def to_fp16(source: Path, batches: list[Tensors], path: Path) -> tuple[str, ...]
 
 def to_bf16(source: Path, path: Path) -> None:
     """Write the fp32 graph `source` in bf16, with fp32 inputs and outputs, to `path`. Raises ConversionError."""
-    proto = version_converter.convert_version(onnx.load(source), BF16_OPSET)
+    with quietly(f"converting to opset {BF16_OPSET}"):
+        proto = version_converter.convert_version(onnx.load(source), BF16_OPSET)
     weights = {tensor.name: tensor for tensor in proto.graph.initializer}
     converted = _converted(proto, ())
     for tensor in converted.graph.initializer:
@@ -127,9 +128,10 @@ def _bf16(values: np.ndarray, name: str) -> onnx.TensorProto:
 def emulated(path: Path) -> onnx.ModelProto:
     """A graph of 16-bit numbers as one of fp32 that rounds after every node: the same numbers on a CPU without such kernels.
 
-    Sums within a node are fp32, as tensor cores have them.
+    Sums within a node are fp32, as tensor cores have them. Raises ConversionError where the graph's types do not fit together.
     """
-    proto = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+    with quietly("inferring the types of a graph"):
+        proto = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
     graph = proto.graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
     nodes: list[onnx.NodeProto] = []

@@ -61,7 +61,8 @@ def reproduce(report: Report, facts: Facts, command: str) -> str:
     run = f"runs/{report.model}"
     lines += ["cat > config.json <<'CONFIG'", json.dumps(facts.config, indent=2), "CONFIG"]
     lines.append(f"python -m training {facts.family} --config config.json --out {shlex.quote(run)}")
-    lines.append(f"python -m export {shlex.quote(run)} --name {shlex.quote(report.model)} {command}".rstrip())
+    name = "" if "--name" in command.split() else f" --name {shlex.quote(report.model)}"
+    lines.append(f"python -m export {shlex.quote(run)}{name} {command}".rstrip())
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from export import half, page, parity, report
+from export import engines, half, page, parity, report
 from export.candidates import PLAIN, Made, Tried, attempt, ordered, serves_on_cpu, stand_in, ways
 from export.errors import BelowFloor, ConversionError, ExportError, ParityError
 from export.gates import GATES
@@ -165,7 +165,9 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
     base = stand_in(made, plain)
     if base.missed:
         fault = "could not be compared with" if base.comparison is None else "is not equal to"
-        raise ParityError(f"{name} {fault} PyTorch, nothing published: {plain.file.path} on {base.candidate.provider}: {base.missed}")
+        raise ParityError(
+            f"{name} {fault} PyTorch, nothing published: {plain.file.path} on {base.candidate.provider}: {base.missed}"
+        )
     tried, notes = [base], []
     for precision, what, make in _conversions(original, made.folder, plain):
         if precision not in options.precisions:
@@ -263,9 +265,7 @@ def _engines(made: Made, passed: list[Tried], name: str, flavour: Flavour, optio
     """An engine from every ONNX file that TensorRT can take. One that cannot be built is left out, unless it must be."""
     for one in passed:
         artifact = one.artifact
-        assert isinstance(artifact, OnnxArtifact)
-        scheme = artifact.quantization.scheme if artifact.quantization else None
-        if artifact.optimized or scheme not in (None, "s8s8"):
+        if not engines.suits(artifact):
             continue
         log.info("%s: building an engine of %s with %s", name, artifact.file.path, flavour)
         path = made.folder / f"model.{artifact.precision}.{flavour}.plan"

@@ -1,4 +1,4 @@
-"""ONNX Runtime's offline tools print and log as they please."""
+"""The offline tools of ONNX and ONNX Runtime print, log and raise as they please."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def quietly(doing: str) -> Iterator[None]:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     except Exception as error:  # they meet graphs they do not expect with KeyError, AssertionError and others
-        raise ConversionError(f"ONNX Runtime failed while {doing}: {type(error).__name__}: {error}") from error
+        raise ConversionError(f"failed while {doing}: {type(error).__name__}: {error}") from error
     finally:
         logging.disable(before)

@@ -197,7 +197,10 @@ def test_a_file_that_cannot_be_run_is_never_published(run, tmp_path, capsys, mon
 
     monkeypatch.setattr("export.candidates.OnnxRuntimeSession", refuse)
     assert export(run, tmp_path) == 1
-    assert "tiny could not be compared with PyTorch, nothing published: model.onnx on onnxruntime-cpu: out of memory" in capsys.readouterr().err
+    assert (
+        "tiny could not be compared with PyTorch, nothing published: model.onnx on onnxruntime-cpu: out of memory"
+        in capsys.readouterr().err
+    )
     assert published(tmp_path) == []
 
 
