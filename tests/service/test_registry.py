@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from modelrepo.errors import RepositoryError
+from modelrepo.manifest import Cost
 from modelrepo.repository import Repository
 from modelrepo.tasks import Multiclass
 from modelrepo.tensors import DEFAULT_BATCH
 from runtime import cuda
+from runtime.machine import machine
 from service.metrics import Metrics
 from service.registry import LoadFailed, Registry, load
 from service.settings import Settings
@@ -101,3 +104,21 @@ def test_a_session_that_fails_its_proof_is_closed(tmp_path, monkeypatch):
     with pytest.raises(LoadFailed):
         load(Repository(tmp_path).open("double"), Settings(repository=tmp_path, device="cpu"))
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_costs_are_the_exporters_on_its_own_machine_and_measured_anew_on_any_other(tmp_path, monkeypatch, here):
+    micro.publish_double(tmp_path)
+    published = Repository(tmp_path).open("double")
+    (candidate,) = published.manifest.candidates
+    costs = tuple(
+        Cost(batch=batch, length=None, median_ms=5000.0, p10_ms=5000.0, p90_ms=5000.0, repeats=1) for batch in micro.BATCH.buckets
+    )
+    where = machine() if here else published.manifest.machine
+    manifest = published.manifest.model_copy(
+        update={"candidates": (candidate.model_copy(update={"costs": costs}),), "machine": where}
+    )
+    loaded = load(replace(published, manifest=manifest), Settings(repository=tmp_path, device="cpu"))
+    loaded.session.close()
+    assert set(loaded.costs) == {(batch, None) for batch in micro.BATCH.buckets}
+    assert all((seconds == 5.0) is here for seconds in loaded.costs.values())
