@@ -1,4 +1,7 @@
-"""OpenVINO: an ONNX artifact on Intel's and AMD's CPUs, in the graph's own precision or in bf16 (an extra)."""
+"""OpenVINO: an ONNX artifact on Intel's and AMD's CPUs, in the graph's own precision or in bf16 (an extra).
+
+The file is read by OpenVINO's own ONNX front end; its Python converter, which reports to its makers, is not used.
+"""
 
 from __future__ import annotations
 
