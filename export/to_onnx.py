@@ -8,9 +8,11 @@ import traceback
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
-import onnxscript.optimizer
 import torch
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch.export import Dim
 
 from export import rnn
@@ -19,7 +21,7 @@ from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
 from training.models import Model
 
 OPSET = 20  # from 23 on, attention becomes one node that ONNX Runtime's CPU and TensorRT's fp32 do not take
-LARGEST = 1 << 30  # bytes or elements of a constant: no limit
+SORTING = {"Concat", "Slice", "Unsqueeze"}  # how weights are brought into the order that ONNX wants
 
 
 def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) -> None:
@@ -54,8 +56,8 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
         except torch.onnx.errors.OnnxExporterError as error:
             raise ConversionError(f"torch.onnx cannot express this {model.family}: {_fault(error)}") from error
     assert program is not None  # None only where a file name was given
-    # Of large weights too, which the exporter leaves as they are: an LSTM's gates are sorted once, not at every load.
-    proto = onnxscript.optimizer.optimize(program.model_proto, input_size_limit=LARGEST, output_size_limit=LARGEST)
+    proto = program.model_proto
+    _fold_weights(proto.graph)
     _name_axes(proto, signature)
     _strip(proto)
     try:
@@ -63,6 +65,24 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"the exported graph is not valid ONNX: {error}") from error
     onnx.save(proto, path)
+
+
+def _fold_weights(graph: onnx.GraphProto) -> None:
+    """Sort the gates of recurrent weights now: the exporter folds small constants only, and leaves it to every load.
+
+    Quantizers need the weights to be constants.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in list(graph.node):
+        if node.op_type not in SORTING or not all(name in constants for name in node.input if name):
+            continue
+        inputs = {name: numpy_helper.to_array(constants[name]) for name in node.input if name}
+        (value,) = ReferenceEvaluator(node).run(None, inputs)
+        constants[node.output[0]] = numpy_helper.from_array(np.ascontiguousarray(value), node.output[0])
+        graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    del graph.initializer[:]
+    graph.initializer.extend(tensor for name, tensor in constants.items() if name in read)
 
 
 def _fault(error: BaseException) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -108,3 +109,19 @@ def test_an_operation_without_translation_is_named_with_its_layer(tmp_path):
     message = r"cannot express this untranslatable: it has no operator for aten\.\w+, called by body\.1 \(.*Eigenvalues\)"
     with pytest.raises(ConversionError, match=message):
         to_onnx(Untranslatable().eval(), signature, {"features": np.ones((3, 1), np.float32)}, tmp_path / "m.onnx")
+
+
+def test_recurrent_weights_are_constants_however_large(tmp_path):
+    """Else every load sorts the gates again, and nothing can quantize them. Two layers, which a second look at shapes breaks."""
+    torch.manual_seed(0)
+    model = build(LSTMConfig(hidden=72, layers=2), SERIES, TASK).eval()
+    to_onnx(model, model.signature(), example(), tmp_path / "model.onnx")
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    constants = {tensor.name for tensor in graph.initializer}
+    recurrent = [node for node in graph.node if node.op_type == "LSTM"]
+    assert len(recurrent) == 2
+    assert all(set(node.input[1:4]) <= constants for node in recurrent)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    rows = example(batch=4, length=9)
+    expected = model(**{name: torch.from_numpy(array) for name, array in rows.items()}).detach().numpy()
+    np.testing.assert_allclose(session.run(None, rows)[0], expected, atol=1e-5)
