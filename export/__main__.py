@@ -7,7 +7,8 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import get_args
+from types import TracebackType
+from typing import Self, get_args
 
 from export import engines, layouts
 from export.to_tensorrt import RTX_CAPABILITIES, EngineOptions
@@ -34,7 +35,8 @@ def export(arguments: list[str]) -> int:
     from rich.console import Console  # these need what a machine that only serves does not have, torch among them
 
     from export import gates
-    from export.pipeline import PRECISIONS, Options, export_run
+    from export.conversions import PRECISIONS
+    from export.pipeline import Options, export_run
     from export.report import Report, print_tables
 
     parser = argparse.ArgumentParser(
@@ -84,15 +86,10 @@ def export(arguments: list[str]) -> int:
     done: list[tuple[Report, int]] = []
     failed = 0
     for run in chosen.runs:
-        try:
+        with _Told(chosen.repository, "nothing published", f"{run}: ") as told:
             name = run.resolve().name if chosen.name is None else chosen.name
             done.append(export_run(run, repository, name, options, chosen.reuse))
-        except QuartetError as error:
-            print(f"export: {error}", file=sys.stderr)
-            failed += 1
-        except OSError as error:
-            print(f"export: {run}: {error.filename or chosen.repository}: {error.strerror}; nothing published", file=sys.stderr)
-            failed += 1
+        failed += told.status
     if done:
         console = Console()
         print_tables(done, Console(width=max(console.width, TABLE_WIDTH)))
@@ -113,17 +110,37 @@ def build_engines(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("export").setLevel(logging.INFO)
-    try:
+    with _Told(chosen.repository, "no engine added") as told:
         version = _open(parser, chosen.repository, chosen.model)
         for line in engines.build(version, chosen.tensorrt, _engine_options(chosen), chosen.dry_run):
             print(line)
-    except QuartetError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"export: {error.filename or chosen.repository}: {error.strerror}; no engine added", file=sys.stderr)
-        return 1
-    return 0
+    return told.status
+
+
+class _Told:
+    """A block whose failure is told on stderr; `status` is then 1, and 0 otherwise.
+
+    `place` stands for the file where the system names none, `outcome` says what did not happen.
+    """
+
+    def __init__(self, place: Path, outcome: str, about: str = "") -> None:
+        self.status = 0
+        self._place, self._outcome, self._about = place, outcome, about
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        match error:
+            case QuartetError():
+                print(f"export: {error}", file=sys.stderr)
+            case OSError():
+                where = f"{self._about}{error.filename or self._place}"
+                print(f"export: {where}: {error.strerror}; {self._outcome}", file=sys.stderr)
+            case _:
+                return False
+        self.status = 1
+        return True
 
 
 def _add_tensorrt(parser: argparse.ArgumentParser, flavours: tuple[str, ...]) -> None:
@@ -196,16 +213,10 @@ def copy(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write to; made where it is missing")
     chosen = parser.parse_args(arguments)
-    try:
+    with _Told(chosen.out, "nothing copied") as told:
         published = _open(parser, chosen.repository, chosen.model)
         print(layouts.copy(published, chosen.layout, chosen.out))
-    except QuartetError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"export: {error.filename or chosen.out}: {error.strerror}; nothing copied", file=sys.stderr)
-        return 1
-    return 0
+    return told.status
 
 
 if __name__ == "__main__":

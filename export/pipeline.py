@@ -6,25 +6,22 @@ Nothing is published unless the fp32 ONNX file equals the original. What else mi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
 
-from export import engines, half, page, parity, report
-from export.candidates import PLAIN, Made, Tried, attempt, ordered, serves_on_cpu, stand_in, ways
-from export.errors import BelowFloor, ConversionError, ExportError, ParityError
+from export import engines, page, report
+from export.candidates import Made, Tried, attempt, ordered, serves_on_cpu, stand_in, ways
+from export.conversions import PRECISIONS, conversions, to_fp32
+from export.errors import ConversionError, ParityError
 from export.gates import GATES
-from export.optimize import to_optimized
-from export.parity import Truth
+from export.original import GOLDEN_ROWS, Original, load
 from export.profile import speed
-from export.quantize import Calibration, scheme_for, to_dynamic_int8, to_int8
 from export.report import LayerError, Report
-from export.to_onnx import OPSET, to_onnx
 from export.to_tensorrt import DEFAULTS, EngineOptions, choose, to_tensorrt
 from modelrepo.errors import ModelNotFound, RepositoryError
 from modelrepo.manifest import (
@@ -41,22 +38,16 @@ from modelrepo.manifest import (
 )
 from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.repository import Repository, digest, write_goldens
-from modelrepo.tensors import Signature, Tensors
 from runtime import tensorrt_flavour
 from runtime.machine import machine
 from runtime.tensorrt_flavour import Flavour
-from training import checkpoint
-from training.checkpoint import Checkpoint, CheckpointError
-from training.data.dataset import Images, Kind, Rows, Series, Split, Tokens
-from training.models import Model
+from training.checkpoint import Checkpoint
+from training.data.dataset import Images, Kind, Rows, Series, Tokens
 
 log = logging.getLogger("export")
 
-GOLDEN_ROWS = 16
-CALIBRATION_BATCH = 16
 LIBRARIES = ("onnx", "onnxscript")
 TOKENIZER = "tokenizer.json"
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -79,63 +70,29 @@ class Options:
         }
 
 
-@dataclass(frozen=True)
-class Original:
-    """A finished run: its model, the rows it is judged on, rows it learnt from, and PyTorch's answers."""
-
-    saved: Checkpoint
-    model: Model
-    signature: Signature
-    calibration: Split
-    truth: Truth
-
-
 def export_run(run: Path, repository: Repository, name: str, options: Options, reuse: bool = False) -> tuple[Report, int]:
     """Publish the best checkpoint of a run folder as the next version of `name`; returns the report and the version.
 
     With `reuse`, a newest version that is whole and was made from this very checkpoint with these options is kept instead.
     Raises ExportError or RepositoryError, and then has published nothing.
     """
-    saved, model, holdout, calibration = _load(run)
+    original = load(run)
     flavour, reason = choose(options.tensorrt)
     recorded = options.recorded(flavour)
-    if reuse and (kept := _already_published(repository, name, saved, recorded)):
+    if reuse and (kept := _already_published(repository, name, original.saved, recorded)):
         return kept
-    assert saved.facts.test is not None  # as _load made sure
-    original = Original(saved, model, model.signature(), calibration, parity.truth(model, holdout, saved.facts.test))
     with repository.stage(name) as staging:
-        goldens = _goldens(original)
+        goldens = original.goldens()
         write_goldens(staging.path / "goldens.npz", *goldens)
         made = Made(staging.path, original.signature, original.truth, goldens, options.gates)
         tried, notes = _try_all(original, made, name, flavour, options)
         if flavour is None:
             notes.append(f"no TensorRT engine: {reason}")
         summary = _report(original, name, tried, notes)
-        page.write(staging.path, summary, saved.facts, options.command)
+        page.write(staging.path, summary, original.saved.facts, options.command)
         version = staging.publish(_manifest(original, tried, recorded, staging.path))
     log.info("%s: published version %d", name, version)
     return summary, version
-
-
-def _load(run: Path) -> tuple[Checkpoint, Model, Split, Split]:
-    """A finished run that reached its floor: checkpoint, model, test split, calibration rows. Raises ExportError."""
-    try:
-        saved = checkpoint.load(run)
-        model = saved.model()
-        holdout, calibration = (checkpoint.load_rows(run, rows, saved.facts) for rows in ("holdout", "calibration"))
-    except CheckpointError as error:
-        raise ExportError(str(error)) from None
-    test = saved.facts.test
-    if test is None:
-        raise ExportError(
-            f"{run} holds a checkpoint of epoch {saved.facts.epoch}, whose training has not ended: go on with --resume"
-        )
-    if not test.reached():
-        raise BelowFloor(
-            f"{run} has a test {test.name} of {test.value:.4g}, its floor is {test.floor:g}: nothing exported. "
-            "Train longer, or train with another --floor if this is good enough"
-        )
-    return saved, model, holdout, calibration
 
 
 def _already_published(
@@ -160,7 +117,7 @@ def _already_published(
 def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None, options: Options) -> tuple[list[Tried], list[str]]:
     """Make every artifact and try every way to serve it; notes say what could not be made. Raises ParityError."""
     log.info("%s: exporting to ONNX", name)
-    plain = _fp32(original, made.folder)
+    plain = to_fp32(original, made.folder)
     log.info("%s: comparing with PyTorch", name)
     base = stand_in(made, plain)
     if base.missed:
@@ -169,7 +126,7 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
             f"{name} {fault} PyTorch, nothing published: {plain.file.path} on {base.candidate.provider}: {base.missed}"
         )
     tried, notes = [base], []
-    for precision, what, make in _conversions(original, made.folder, plain):
+    for precision, what, make in conversions(original, made.folder, plain):
         if precision not in options.precisions:
             continue
         log.info("%s: trying %s", name, what)
@@ -188,66 +145,6 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
     for path in {one.artifact.file.path for one in tried} - {one.artifact.file.path for one in tried if not one.missed}:
         (made.folder / path).unlink()
     return tried, notes
-
-
-def _fp32(original: Original, folder: Path) -> OnnxArtifact:
-    holdout = original.truth.holdout
-    example = parity.take(original.signature, holdout, np.arange(3) % len(holdout), _unlike_the_compared(original.signature))
-    to_onnx(original.model, original.signature, example, folder / PLAIN)
-    return OnnxArtifact(precision="fp32", file=digest(folder / PLAIN), opset=OPSET)
-
-
-def _conversions(
-    original: Original, folder: Path, plain: OnnxArtifact
-) -> Iterable[tuple[Precision, str, Callable[[], OnnxArtifact | None]]]:
-    """(precision, what it is, how to make it) for every ONNX file that may be made from the fp32 one."""
-    source = folder / plain.file.path
-    batches = _calibration_batches(original)
-
-    def optimized(path: Path) -> OnnxArtifact | None:
-        if not to_optimized(source, path):
-            return None
-        return OnnxArtifact(precision="fp32", file=digest(path), opset=OPSET, optimized=True)
-
-    def fp16(path: Path) -> OnnxArtifact:
-        kept = half.to_fp16(source, batches, path)
-        return OnnxArtifact(precision="fp16", file=digest(path), opset=OPSET, kept_fp32=kept)
-
-    def bf16(path: Path) -> OnnxArtifact:
-        half.to_bf16(source, path)
-        return OnnxArtifact(precision="bf16", file=digest(path), opset=half.BF16_OPSET)
-
-    def dynamic(path: Path) -> OnnxArtifact:
-        how = to_dynamic_int8(source, path)
-        return OnnxArtifact(precision="int8", file=digest(path), opset=OPSET, quantization=how)
-
-    yield "fp32", "an fp32 file with fused operators", partial(optimized, folder / "model.fused.onnx")
-    yield "fp16", "an fp16 file", partial(fp16, folder / "model.fp16.onnx")
-    yield "bf16", "a bf16 file", partial(bf16, folder / "model.bf16.onnx")
-    kind = scheme_for(source)
-    if kind == "dynamic":
-        yield "int8", "an int8 file", partial(dynamic, folder / "model.int8.onnx")
-    if kind == "static":
-        ranges: list[Calibration] = []  # found once, when the first of the two is made
-
-        def static(scheme: str, path: Path) -> OnnxArtifact:
-            task = original.model.task
-            ranges[:] = ranges or [Calibration(source, batches, task.output, np.array(task.unit))]
-            how = to_int8(ranges[0], "u8s8" if scheme == "u8s8" else "s8s8", path)
-            return OnnxArtifact(precision="int8", file=digest(path), opset=OPSET, quantization=how)
-
-        yield "int8", "an int8 file for ONNX Runtime", partial(static, "u8s8", folder / "model.int8.onnx")
-        yield "int8", "an int8 file for TensorRT and OpenVINO", partial(static, "s8s8", folder / "model.int8-symmetric.onnx")
-
-
-def _calibration_batches(original: Original) -> list[Tensors]:
-    """The calibration rows in batches of one shape, as ONNX Runtime's calibrators need them; two at least, if need be of the
-    same rows."""
-    signature, rows = original.signature, original.calibration
-    longest = int(rows.inputs[signature.mask.name].sum(axis=1).max()) if signature.mask else None
-    count = max(2, len(rows) // CALIBRATION_BATCH) * CALIBRATION_BATCH
-    index = np.resize(np.arange(len(rows)), count).reshape(-1, CALIBRATION_BATCH)
-    return [parity.take(signature, rows, batch, longest) for batch in index]
 
 
 def _worth_it(tried: Tried, base: Tried) -> Tried:
@@ -279,26 +176,6 @@ def _engines(made: Made, passed: list[Tried], name: str, flavour: Flavour, optio
         yield from (attempt(made, engine, way, one) for way in ways(engine))
 
 
-def _unlike_the_compared(signature: Signature) -> int | None:
-    """A length for the example that none of the comparisons uses, so that a frozen axis cannot pass by luck."""
-    if signature.length is None:
-        return None
-    compared = set(parity.lengths(signature))
-    candidates = range(max(2, signature.length.min), signature.length.max)
-    return next((length for length in candidates if length not in compared), signature.length.max)
-
-
-def _goldens(original: Original) -> tuple[Tensors, Tensors]:
-    """Held-out rows with PyTorch's answers; sequences of evenly spread lengths, shortest and longest among them."""
-    signature, holdout = original.signature, original.truth.holdout
-    index = np.arange(len(holdout))
-    if signature.mask:
-        index = np.argsort(holdout.inputs[signature.mask.name].sum(axis=1), kind="stable")
-    chosen = index[np.linspace(0, len(index) - 1, GOLDEN_ROWS).astype(int)]
-    inputs: Tensors = {name: np.ascontiguousarray(array) for name, array in holdout.rows(chosen).inputs.items()}
-    return inputs, {original.model.task.output: parity.reference(original.model, signature, inputs)}
-
-
 def _report(original: Original, name: str, tried: list[Tried], notes: list[str]) -> Report:
     usual = original.signature.length.opt if original.signature.length else None
     kept = [one for one in tried if not one.missed and _is_served(one)]
@@ -307,7 +184,7 @@ def _report(original: Original, name: str, tried: list[Tried], notes: list[str])
     missed = [one for one in tried if one.missed]
     return Report(
         model=name,
-        metric=original.truth.metric,
+        metric=original.metric,
         machine=machine(),
         entries=tuple(report.entry(one, usual) for one in [*kept, *missed]),
         layers={
@@ -342,7 +219,7 @@ def _manifest(original: Original, tried: list[Tried], recorded: dict[str, JsonVa
         candidates=ordered([one for one in tried if not one.missed and _is_served(one)]),
         machine=machine(),
         goldens=Goldens(file=digest(folder / "goldens.npz"), rows=GOLDEN_ROWS),
-        metric=original.truth.metric,
+        metric=original.metric,
         metrics=facts.metrics or {},
         lineage=Lineage(
             created=facts.created,
