@@ -20,6 +20,7 @@ from modelrepo.errors import QuartetError
 from modelrepo.manifest import Candidate
 from modelrepo.repository import ModelVersion, Repository
 from modelrepo.tensors import Tensors
+from runtime.goldens import at
 from runtime.machine import machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
@@ -84,10 +85,7 @@ def _feed(version: ModelVersion, batch: int) -> Tensors:
     inputs, _ = version.goldens()
     signature = version.manifest.signature
     index = np.resize(np.arange(version.manifest.goldens.rows), batch)
-    taken = {spec.name: inputs[spec.name][index] for spec in signature.inputs}
-    if signature.length is None:
-        return taken
-    return {spec.name: spec.resized(taken[spec.name], signature.length.opt) for spec in signature.inputs}
+    return at(signature, inputs, index, signature.length.opt if signature.length else None)
 
 
 def _seconds(session: Session, feed: Tensors) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.intermediates import Intermediates
+from export.intermediates import INFINITE, Intermediates
 from modelrepo.manifest import Gate
 from modelrepo.tensors import Array, Tensors
 
@@ -45,6 +45,6 @@ def first_leaving(errors: tuple[NodeError, ...], gate: Gate) -> NodeError | None
 
 
 def _error(found: Array, truth: Array) -> float:
-    finite = np.isfinite(truth) & (np.abs(truth) < 1e38)  # masks add stand-ins for infinity
+    finite = np.isfinite(truth) & (np.abs(truth) < INFINITE)
     wrong = np.abs(found.astype(np.float64) - truth)[finite]
     return float(np.max(wrong, initial=0.0) / max(1.0, float(np.max(np.abs(truth[finite]), initial=0.0))))

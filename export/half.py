@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from export.intermediates import Intermediates
+from export.intermediates import INFINITE, Intermediates
 from export.quiet import quietly
 from modelrepo.tensors import Array, Tensors
 
@@ -36,7 +36,6 @@ IN_FP32 = (
     "Sqrt",
 )
 LIMIT = float(np.finfo(np.float16).max) / 2  # other rows than these may be larger
-INFINITE = 1e38  # what masks add: stands for infinity, and the converter's largest fp16 does as well
 
 
 def to_fp16(source: Path, batches: list[Tensors], path: Path) -> tuple[str, ...]:

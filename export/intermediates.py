@@ -10,6 +10,8 @@ import onnxruntime as ort
 
 from modelrepo.tensors import Array, Tensors
 
+INFINITE = 1e38  # what masks add stands for infinity, and is larger
+
 
 class Intermediates:
     """A graph on the CPU with nothing fused, which answers with the output of every node."""

@@ -18,6 +18,7 @@ import torch
 from modelrepo.manifest import HELD_OUT, Gate, Parity, ParityCase
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
 from modelrepo.tensors import Array, Signature, Tensors
+from runtime.goldens import at
 from runtime.session import Session
 from training import tasks
 from training.data.dataset import Split
@@ -129,9 +130,8 @@ def lengths(signature: Signature) -> tuple[int | None, ...]:
 
 
 def take(signature: Signature, holdout: Split, index: Array, length: int | None) -> Tensors:
-    """Held-out rows as a batch of one length: longer sequences are cut, shorter ones padded and masked."""
-    inputs = {spec.name: holdout.inputs[spec.name][index] for spec in signature.inputs}
-    return inputs if length is None else {spec.name: spec.resized(inputs[spec.name], length) for spec in signature.inputs}
+    """Held-out rows as a batch of one length: see `runtime.goldens.at`."""
+    return at(signature, holdout.inputs, index, length)
 
 
 def extremes(signature: Signature, holdout: Split, length: int | None) -> dict[str, Tensors]:

@@ -43,7 +43,7 @@ class Calibration:
         """
         self._output, self._unit = output, unit
         self._judged = batches[1::2]
-        self._truth = [_run(source, batch, output) for batch in self._judged]
+        self._truth = _run(source, self._judged, output)
         self.rows = sum(len(next(iter(batch.values()))) for batch in batches[::2])
         with tempfile.TemporaryDirectory() as folder, quietly("finding ranges for 8 bits"):
             prepared = Path(folder) / "prepared.onnx"
@@ -60,11 +60,7 @@ class Calibration:
 
     def error(self, path: Path) -> float:
         """The mean absolute error of a quantised graph."""
-        wrong = [
-            np.abs(_run(path, batch, self._output) - right) / self._unit
-            for batch, right in zip(self._judged, self._truth, strict=True)
-        ]
-        return float(np.mean(np.concatenate(wrong)))
+        return float(np.mean(np.abs(_run(path, self._judged, self._output) - self._truth) / self._unit))
 
 
 def to_int8(calibration: Calibration, scheme: Literal["u8s8", "s8s8"], path: Path) -> Quantization:
@@ -122,8 +118,9 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # the module has no
         return next(self._batches, None)
 
 
-def _run(path: Path, batch: Tensors, output: str) -> Array:
+def _run(path: Path, batches: list[Tensors], output: str) -> Array:
+    """The output for all rows of the batches."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    answer: Array = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run([output], batch)[0]
-    return answer
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run([output], batch)[0] for batch in batches])

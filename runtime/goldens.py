@@ -25,10 +25,10 @@ def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float,
     for batch, length in promised_shapes(session.signature):
         fitting = _rows_up_to(session.signature, inputs, length)
         if fitting.size == 0:  # every golden sequence is longer than this bucket: warm it with one cut short, unjudged
-            session.run(_at(session.signature, inputs, np.zeros(batch, np.int64), length))
+            session.run(at(session.signature, inputs, np.zeros(batch, np.int64), length))
             continue
         index = np.resize(fitting, batch)
-        answers = session.run(_at(session.signature, inputs, index, length))
+        answers = session.run(at(session.signature, inputs, index, length))
         for name, answer in answers.items():
             difference = float(np.max(np.abs(answer - outputs[name][index]) / unit))
             if not difference <= tolerance:  # also true of NaN
@@ -44,7 +44,7 @@ def costs(session: Session, inputs: Tensors) -> dict[tuple[int, int | None], flo
     """Seconds that a warm session takes for each (batch, length) bucket: the fastest of three runs on golden rows."""
     measured: dict[tuple[int, int | None], float] = {}
     for batch, length in promised_shapes(session.signature):
-        feed = _at(session.signature, inputs, np.resize(np.arange(len(next(iter(inputs.values())))), batch), length)
+        feed = at(session.signature, inputs, np.resize(np.arange(len(next(iter(inputs.values())))), batch), length)
         samples = []
         for _ in range(3):
             started = time.perf_counter()
@@ -62,7 +62,7 @@ def _rows_up_to(signature: Signature, inputs: Mapping[str, Array], length: int |
     return np.flatnonzero(inputs[signature.mask.name].sum(axis=1) <= length)
 
 
-def _at(signature: Signature, inputs: Mapping[str, Array], index: np.ndarray, length: int | None) -> Tensors:
-    """Some golden rows, padded or cut to a length."""
+def at(signature: Signature, inputs: Mapping[str, Array], index: np.ndarray, length: int | None) -> Tensors:
+    """Some rows as a batch, of one length where there is one: longer sequences are cut, shorter ones padded and masked."""
     taken = {spec.name: inputs[spec.name][index] for spec in signature.inputs}
     return taken if length is None else {spec.name: spec.resized(taken[spec.name], length) for spec in signature.inputs}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from runtime import cuda
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13")
 
 
+@cache
 def machine() -> Machine:
     """This machine, and the installed ones of the libraries that run models."""
     processor = platform.processor() or platform.machine()

@@ -6,6 +6,7 @@ The file is read by OpenVINO's own ONNX front end; its Python converter, which r
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,25 @@ from modelrepo.manifest import Precision
 from modelrepo.tensors import Array, Signature, Tensors
 from runtime.session import Session, SessionError, Unsuitable
 
-try:
-    import openvino
-except ImportError:  # the extra `openvino` is not installed
-    openvino = None
+
+@cache
+def load() -> Any:
+    """The module, or None where the extra `openvino` is not installed. Half a second: not for those who serve without it."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    return openvino
 
 
 def available() -> bool:
     """Whether OpenVINO is installed."""
-    return openvino is not None
+    return load() is not None
 
 
 def computes_bf16() -> bool:
     """Whether this CPU computes in bf16, rather than emulate it."""
-    return openvino is not None and "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return available() and "BF16" in load().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINOSession(Session):
@@ -43,7 +49,7 @@ class OpenVINOSession(Session):
         SessionError where the file does not load or has other inputs or outputs than the signature.
         """
         super().__init__(signature)
-        if openvino is None:
+        if not available():
             raise Unsuitable("OpenVINO is not installed: install quartet[openvino]")
         if precision == "bf16" and not computes_bf16():
             raise Unsuitable("this CPU does not compute in bf16")
@@ -55,7 +61,7 @@ class OpenVINOSession(Session):
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         }
         try:
-            compiled = openvino.Core().compile_model(path, "CPU", settings)
+            compiled = load().Core().compile_model(path, "CPU", settings)
         except RuntimeError as error:
             raise SessionError(f"OpenVINO cannot load {path} ({error}): export the model again") from None
         self._compare(compiled, path)

@@ -94,7 +94,7 @@ def test_bf16_rounds_and_is_near(tmp_path):
 
 
 def test_without_openvino_its_way_is_unsuitable(tmp_path, monkeypatch):
-    monkeypatch.setattr(openvino_session, "openvino", None)
+    monkeypatch.setattr(openvino_session, "load", lambda: None)
     assert not openvino_session.available()
     assert not openvino_session.computes_bf16()
     with pytest.raises(Unsuitable, match=r"install quartet\[openvino\]"):
