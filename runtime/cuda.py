@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,12 +82,65 @@ class Stream:
         call(cudart.cudaEventRecord(self._event, self._stream))
         call(cudart.cudaEventSynchronize(self._event))
 
+    def capture(self, queue: Callable[[], None]) -> Graph:
+        """Record what `queue` puts on the stream, without running it.
+
+        Raises SessionError where some of it cannot be recorded; the stream is then as before.
+        """
+        call(cudart.cudaStreamBeginCapture(self._stream, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        try:
+            queue()
+        except SessionError:
+            _end_capture(self._stream)
+            raise
+        graph = _end_capture(self._stream)
+        try:
+            return Graph(call(cudart.cudaGraphInstantiate(graph, 0)), self._stream)
+        finally:
+            call(cudart.cudaGraphDestroy(graph))
+
     def close(self) -> None:
         """Destroy stream and event."""
         try:
             call(cudart.cudaEventDestroy(self._event))
         finally:
             call(cudart.cudaStreamDestroy(self._stream))
+
+
+def _end_capture(stream: Any) -> Any:
+    """What was captured. Raises SessionError where the capture was broken off, which CUDA also remembers as its last error."""
+    try:
+        return call(cudart.cudaStreamEndCapture(stream))
+    except SessionError:
+        cudart.cudaGetLastError()
+        raise
+
+
+class Graph:
+    """Work that was captured from a stream and is launched on it as one."""
+
+    def __init__(self, executable: Any, stream: Any) -> None:
+        self._executable, self._stream = executable, stream
+
+    def launch(self) -> None:
+        """Queue the work. It reads and writes the memory it was captured with."""
+        call(cudart.cudaGraphLaunch(self._executable, self._stream))
+
+    def close(self) -> None:
+        """Destroy it."""
+        call(cudart.cudaGraphExecDestroy(self._executable))
+
+
+class Scratch:
+    """Device memory for what an engine computes on the way."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(size, 256)  # TensorRT wants an address even where it needs nothing
+        self.device: int = call(cudart.cudaMalloc(self.size))
+
+    def close(self) -> None:
+        """Free it."""
+        call(cudart.cudaFree(self.device))
 
 
 class Buffer:

@@ -1,13 +1,16 @@
 """TensorRT: a serialized engine on an NVIDIA GPU, under the flavour and version that built it.
 
 Input goes pinned host memory -> device -> engine -> pinned host memory on one stream of its own; the calling thread waits
-on an event, without the GIL.
+on an event, without the GIL. From the second time a shape is met, all of that is one launch of a CUDA graph: small models
+spend most of their time being launched. TensorRT captures into graphs of ours; TensorRT-RTX makes its own.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,27 @@ from runtime import cuda, tensorrt_flavour
 from runtime.session import Session, SessionError, Unsuitable
 
 
+log = logging.getLogger("quartet.tensorrt")
+
+GRAPHS = 128  # more shapes than a service promises; those met later run without a graph
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A whole run at one shape. The context is the graph's own: a graph holds its context's state, and so breaks if the
+    context meets another shape."""
+
+    context: Any
+    graph: cuda.Graph
+    outputs: Tensors
+
+
 class TensorRTSession(Session):
-    """An engine, with one execution context per optimization profile."""
+    """An engine, with one execution context per optimization profile and one per captured shape.
+
+    They run in turn, and share the engine's scratch memory.
+    """
 
     def __init__(self, path: Path, artifact: TensorRTArtifact, signature: Signature) -> None:
         """Load the engine at `path`.
@@ -29,54 +51,111 @@ class TensorRTSession(Session):
         where the engine has other inputs or outputs than the signature.
         """
         super().__init__(signature)
-        trt = _require(artifact)
+        self._trt = _require(artifact)
         self.provider = artifact.flavour
-        self._runtime, self._engine = _deserialize(trt, artifact, path)
-        _compare(trt, self._engine, signature, path)
+        self._runtime, self._engine = _deserialize(self._trt, artifact, path)
+        _compare(self._trt, self._engine, signature, path)
         self._profiles = artifact.profiles
         longest = signature.length.max if signature.length else None
         self._contexts: list[Any] = []
         self._buffers: dict[str, cuda.Buffer] = {}
+        self._captured: dict[Shapes, _Captured | None] = {}  # None: it runs without a graph
         with ExitStack() as held:  # given back in reverse, also where the constructor fails half-way
             self._stream = cuda.Stream()
             held.callback(self._stream.close)
+            self._scratch = cuda.Scratch(self._engine.device_memory_size_v2)
+            held.callback(self._scratch.close)
             for spec in (*signature.inputs, *signature.outputs):
                 self._buffers[spec.name] = cuda.Buffer(spec.shape_at(signature.batch.max, longest), spec.dtype)
                 held.callback(self._buffers[spec.name].close)
             held.callback(self._contexts.clear)
             self._contexts += [self._context(index) for index in range(len(self._profiles))]
+            held.callback(self._forget)
             held.callback(self._stream.wait)  # for what is still in flight
             self._held = held.pop_all()
 
     def _context(self, profile: int) -> Any:
-        context = self._engine.create_execution_context()
-        if context is None or not context.set_optimization_profile_async(profile, self._stream.handle):
+        context = self._engine.create_execution_context(self._strategy())
+        if context is None:
             raise SessionError(f"no execution context for profile {profile}: is the GPU's memory full?")
+        context.set_device_memory(self._scratch.device, self._scratch.size)
+        if not context.set_optimization_profile_async(profile, self._stream.handle):
+            raise SessionError(f"the engine has no profile {profile}")
+        for name, buffer in self._buffers.items():
+            if not context.set_tensor_address(name, buffer.device):
+                raise SessionError(f"the engine refuses the memory for {name!r}")
         self._stream.wait()
         return context
+
+    def _strategy(self) -> Any:
+        """How a context gets its memory: from us. TensorRT-RTX also makes its graphs, and its kernels before the first answer."""
+        strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.provider == "tensorrt":
+            return strategy
+        settings = self._engine.create_runtime_config()
+        settings.set_execution_context_allocation_strategy(strategy)
+        settings.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        kernels = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        settings.dynamic_shapes_kernel_specialization_strategy = kernels
+        return settings
 
     def _run(self, inputs: Mapping[str, Array]) -> Tensors:
         if not self._contexts:
             raise SessionError("the session is closed")
-        context = self._contexts[self._fitting_profile(inputs)]
+        shapes: Shapes = tuple((name, array.shape) for name, array in inputs.items())
         for name, array in inputs.items():
+            np.copyto(self._buffers[name].view(array.shape), array)
+        captured = self._captured.get(shapes)
+        if captured is not None:
+            captured.graph.launch()
+            self._stream.wait()
+            return {name: view.copy() for name, view in captured.outputs.items()}
+        if self.provider == "tensorrt" and shapes not in self._captured and len(self._captured) < GRAPHS:
+            return self._run_and_capture(shapes)
+        return self._run_on(self._contexts[self._fitting_profile(inputs)], shapes)
+
+    def _run_on(self, context: Any, shapes: Shapes) -> Tensors:
+        for name, shape in shapes:
+            if not context.set_input_shape(name, shape):
+                raise SessionError(f"the engine refuses {name!r} of shape {list(shape)}")
+        outputs = self._outputs(context)
+        self._queue(context, shapes, outputs)
+        self._stream.wait()
+        return {name: view.copy() for name, view in outputs.items()}
+
+    def _run_and_capture(self, shapes: Shapes) -> Tensors:
+        """The answer of a plain run, which must come first, and the same run as a graph for the next time."""
+        context = self._context(self._fitting_profile({name: self._buffers[name].view(shape) for name, shape in shapes}))
+        answer = self._run_on(context, shapes)
+        outputs = self._outputs(context)
+        self._captured[shapes] = None
+        try:
+            graph = self._stream.capture(lambda: self._queue(context, shapes, outputs))
+        except SessionError as error:  # loops and shapes that depend on data cannot be captured
+            log.info("%s runs without a CUDA graph: %s", dict(shapes), error)
+        else:
+            self._captured[shapes] = _Captured(context, graph, outputs)
+        return answer
+
+    def _outputs(self, context: Any) -> Tensors:
+        """Where the answers of a context with its shapes set will lie."""
+        names = [spec.name for spec in self.signature.outputs]
+        return {name: self._buffers[name].view(tuple(context.get_tensor_shape(name))) for name in names}
+
+    def _queue(self, context: Any, shapes: Shapes, outputs: Tensors) -> None:
+        for name, shape in shapes:
             buffer = self._buffers[name]
-            np.copyto(buffer.view(array.shape), array)
-            self._stream.to_device(buffer, array.nbytes)
-            if not context.set_input_shape(name, array.shape):
-                raise SessionError(f"the engine refuses {name!r} of shape {list(array.shape)}")
-        for name, buffer in self._buffers.items():
-            if not context.set_tensor_address(name, buffer.device):
-                raise SessionError(f"the engine refuses the memory for {name!r}")
+            self._stream.to_device(buffer, buffer.view(shape).nbytes)
         if not context.execute_async_v3(self._stream.handle):
             raise SessionError("the engine did not start; its log says why")
-        views: Tensors = {}
-        for spec in self.signature.outputs:
-            buffer = self._buffers[spec.name]
-            views[spec.name] = buffer.view(tuple(context.get_tensor_shape(spec.name)))
-            self._stream.to_host(buffer, views[spec.name].nbytes)
-        self._stream.wait()
-        return {name: view.copy() for name, view in views.items()}
+        for name, view in outputs.items():
+            self._stream.to_host(self._buffers[name], view.nbytes)
+
+    def _forget(self) -> None:
+        for captured in self._captured.values():
+            if captured is not None:
+                captured.graph.close()
+        self._captured.clear()
 
     def _fitting_profile(self, inputs: Mapping[str, Array]) -> int:
         for index, profile in enumerate(self._profiles):

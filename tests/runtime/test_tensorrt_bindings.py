@@ -30,7 +30,13 @@ OBJECTS = {
     (RUNNING, "engine"): "ICudaEngine",
     (RUNNING, "context"): "IExecutionContext",
 }
-RTX_ONLY = {"num_compute_capabilities", "set_compute_capability", "ComputeCapability"}
+RTX_ONLY = {
+    "num_compute_capabilities",
+    "set_compute_capability",
+    "ComputeCapability",
+    "CudaGraphStrategy",
+    "DynamicShapesKernelSpecializationStrategy",
+}
 EMPTY = {
     "libnvinfer.so.11": [
         "createInferBuilder_INTERNAL",

@@ -6,7 +6,6 @@ What needs a GPU carries the `gpu` marker.
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 from unittest import mock
 
@@ -22,6 +21,7 @@ from runtime.goldens import prove
 from runtime.open import open_session
 from runtime.session import Session, Unsuitable
 from tests import micro
+from tests.runtime.simulated_cuda import DoublingEngine, SimulatedCuda
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,8 @@ def test_every_tensorrt_name_we_use_exists_in_the_flavour(flavour):
     sources = ("runtime/tensorrt_session.py", "runtime/tensorrt_flavour.py", "export/to_tensorrt.py")
     used = set().union(*(attributes_of(ROOT / source, "trt") for source in sources))
     assert {"Builder", "OnnxParser", "Runtime", "TensorIOMode"} <= used
-    assert [name for name in used - {"ComputeCapability"} if not hasattr(trt, name)] == []
+    rtx_only = {"ComputeCapability", "CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy"}
+    assert [name for name in used - rtx_only if not hasattr(trt, name)] == []
     calls = {
         "IExecutionContext": attributes_of(ROOT / "runtime/tensorrt_session.py", "context"),
         "Runtime": attributes_of(ROOT / "runtime/tensorrt_session.py", "runtime"),
@@ -120,58 +121,89 @@ def test_a_batch_finds_the_first_profile_that_covers_it():
         session._fitting_profile({"x": np.ones((9, 2))})
 
 
-class FakeCuda:
-    """Counts what is held; the allocation after `allowed` others fails, as on a full GPU."""
-
-    def __init__(self, allowed):
-        self.allowed, self.held = allowed, []
-
-    def __getattr__(self, name):
-        if name in ("cudaError_t", "cudaStreamNonBlocking", "cudaEventDisableTiming", "cudaEventBlockingSync"):
-            return mock.MagicMock(cudaSuccess=0, __or__=lambda *_: 0)
-        if name == "cudaGetErrorName":
-            return lambda status: (0, b"cudaErrorMemoryAllocation")
-
-        def call(*arguments):
-            kind = re.sub("^cuda(Malloc|Free)?|(Create.*|Destroy)$", "", name)
-            if name.startswith("cudaFree") or name.endswith("Destroy"):
-                self.held.remove(kind)
-            elif "Malloc" in name or "Create" in name:
-                if len(self.held) == self.allowed:
-                    return (2,)
-                self.held.append(kind)
-            return (0, 1)
-
-        return call
-
-
-def on_fake_cuda(monkeypatch, allowed):
-    fake = FakeCuda(allowed)
+def simulated(monkeypatch, allowed=1000, capturable=True):
+    """CUDA and an engine without a GPU."""
+    fake = SimulatedCuda(allowed)
+    engine = DoublingEngine(fake, capturable)
     monkeypatch.setattr(cuda, "cudart", fake)
     monkeypatch.setattr(cuda, "utils", mock.MagicMock(), raising=False)
-    monkeypatch.setattr(tensorrt_session, "_require", lambda artifact: None)
-    monkeypatch.setattr(tensorrt_session, "_deserialize", lambda *arguments: (None, mock.MagicMock()))
+    monkeypatch.setattr(tensorrt_session, "_require", lambda artifact: mock.MagicMock())
+    monkeypatch.setattr(tensorrt_session, "_deserialize", lambda *arguments: (None, engine))
     monkeypatch.setattr(tensorrt_session, "_compare", lambda *arguments: None)
-    return fake
+    return fake, engine
 
 
-@pytest.mark.parametrize("allowed", range(6))
+def engine_of_double(**changes) -> TensorRTArtifact:
+    shape = ProfileShape(min=(1, 2), opt=(8, 2), max=(8, 2))
+    return artifact(flavour="tensorrt", profiles=({"x": shape},), **changes)
+
+
+def rows(count, value):
+    return {"x": np.full((count, 2), value, np.float32)}
+
+
+@pytest.mark.parametrize("allowed", range(7))
 def test_a_session_that_finds_the_gpu_full_gives_back_what_it_had_taken(monkeypatch, tmp_path, allowed):
-    fake = on_fake_cuda(monkeypatch, allowed)
+    fake, _ = simulated(monkeypatch, allowed)
     with pytest.raises(tensorrt_session.SessionError, match="cudaErrorMemoryAllocation"):
         opened(tmp_path, artifact(), micro.DOUBLE)
     assert fake.held == []
 
 
 def test_a_closed_session_gives_back_all_it_took(monkeypatch, tmp_path):
-    fake = on_fake_cuda(monkeypatch, allowed=100)
-    session = opened(tmp_path, artifact(), micro.DOUBLE)
-    assert len(fake.held) == 6, "stream, event, and host and device memory of input and output"
+    fake, _ = simulated(monkeypatch)
+    session = opened(tmp_path, engine_of_double(), micro.DOUBLE)
+    assert len(fake.held) == 7, "stream, event, scratch memory, and host and device memory of input and output"
+    session.run(rows(2, 1))
+    assert fake.held[7:] == ["executable graph"]
     session.close()
     session.close()
     assert fake.held == []
     with pytest.raises(tensorrt_session.SessionError, match="closed"):
-        session.run({"x": np.ones((1, 2), np.float32)})
+        session.run(rows(1, 1))
+
+
+def test_a_shape_met_again_is_one_launch_of_a_graph_with_the_new_rows(monkeypatch, tmp_path):
+    fake, engine = simulated(monkeypatch)
+    with opened(tmp_path, engine_of_double(), micro.DOUBLE) as session:
+        for turn, (count, value) in enumerate([(1, 1), (2, 2), (1, 3), (2, 4), (1, 5)]):
+            assert np.array_equal(session.run(rows(count, value))["logits"], np.full((count, 2), 2 * value)), turn
+        assert fake.launches == 3
+        assert engine.contexts == 3, "the profile's, and one for each captured shape"
+
+
+def test_what_cannot_be_captured_runs_without_a_graph_and_is_not_tried_again(monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "quartet.tensorrt")
+    fake, engine = simulated(monkeypatch, capturable=False)
+    with opened(tmp_path, engine_of_double(), micro.DOUBLE) as session:
+        for value in (1, 2, 3):
+            assert np.array_equal(session.run(rows(2, value))["logits"], np.full((2, 2), 2 * value))
+    assert fake.launches == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "{'x': (2, 2)} runs without a CUDA graph: CUDA call failed: cudaErrorMemoryAllocation"
+    ]
+    assert fake.held == []
+
+
+def test_graphs_are_bounded_however_many_shapes_are_sent(monkeypatch, tmp_path):
+    monkeypatch.setattr(tensorrt_session, "GRAPHS", 2)
+    fake, _ = simulated(monkeypatch)
+    with opened(tmp_path, engine_of_double(), micro.DOUBLE) as session:
+        for count in (1, 2, 3, 4, 3, 4):
+            assert np.array_equal(session.run(rows(count, count))["logits"], np.full((count, 2), 2 * count))
+        assert fake.held.count("executable graph") == 2
+
+
+def test_tensorrt_rtx_makes_its_graphs_itself(monkeypatch, tmp_path):
+    fake, engine = simulated(monkeypatch)
+    settings = mock.MagicMock()
+    engine.create_runtime_config = lambda: settings
+    session = opened(tmp_path, engine_of_double().model_copy(update={"flavour": "tensorrt-rtx"}), micro.DOUBLE)
+    assert settings.cuda_graph_strategy is session._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    session.run(rows(2, 1))
+    session.run(rows(2, 1))
+    assert fake.launches == 0
+    session.close()
 
 
 def test_no_gpu_is_reported_as_none_not_as_a_crash(monkeypatch):
@@ -204,3 +236,4 @@ def test_an_engine_built_here_answers_every_promised_shape(tmp_path, signature, 
     with opened(tmp_path / "model.plan", engine, signature) as session:
         assert session.provider == flavour
         assert prove(session, inputs, answer(inputs), 1e-3) < 1e-3
+        assert prove(session, inputs, answer(inputs), 1e-3) < 1e-3, "now from CUDA graphs, where they could be captured"
