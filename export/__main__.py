@@ -16,7 +16,7 @@ from modelrepo.errors import QuartetError
 from modelrepo.repository import ModelVersion, Repository
 from runtime.tensorrt_flavour import FLAVOURS
 
-TABLE_WIDTH = 150  # a pipe says 80, which would cut the figures off
+TABLE_WIDTH = 170  # a pipe says 80, which would cut the figures off
 
 
 def main(arguments: list[str]) -> int:
@@ -61,6 +61,12 @@ def export(arguments: list[str]) -> int:
         metavar="NAME.FIELD=NUMBER",
         help="another limit, such as int8.max_loss=0.02 or fp16.atol=1e-2: how far a precision may be from PyTorch",
     )
+    parser.add_argument(
+        "--modelopt-python",
+        type=Path,
+        metavar="PYTHON",
+        help="interpreter of an environment that has NVIDIA ModelOpt, whose fp16, bf16, int8 and fp8 files are then tried too",
+    )
     parser.add_argument("--reuse", action="store_true", help="keep the newest version where it was made from this very checkpoint")
     _add_tensorrt(parser, ("auto", "off", *FLAVOURS))
     chosen = parser.parse_args(arguments)
@@ -75,6 +81,7 @@ def export(arguments: list[str]) -> int:
             engines=_engine_options(chosen),
             precisions=tuple(precision for precision in PRECISIONS if precision in {"fp32", *precisions}),
             gates=gates.parse(chosen.gate),
+            modelopt=chosen.modelopt_python,
             command=shlex.join(argument for argument in arguments if argument not in {str(run) for run in chosen.runs}),
         )
     except ValueError as error:

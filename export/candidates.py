@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export import half
 from export.divergence import NodeError, first_leaving, node_errors
+from export.emulation import EMULATED, emulated
 from export.engines import UNMEASURED
 from export.errors import ConversionError
 from export.gates import gate_for
 from export.parity import Comparison, Truth, compare
 from export.profile import costs, speed
-from modelrepo.manifest import GOLDEN_TOLERANCE, Artifact, Candidate, DeviceKind, Gate, OnnxArtifact, Precision, TensorRTArtifact
+from modelrepo.manifest import GOLDEN_TOLERANCE, Artifact, Candidate, DeviceKind, OnnxArtifact, Precision, TensorRTArtifact
+from modelrepo.parity import Gate
 from modelrepo.tensors import Signature, Tensors
 from runtime import openvino_session
 from runtime.goldens import prove
@@ -56,7 +57,7 @@ class Tried:
 
 
 def stand_in(made: Made, artifact: OnnxArtifact) -> Tried:
-    """An ONNX file on the CPU, which runs everywhere: 16 bits emulated, all else by ONNX Runtime itself.
+    """An ONNX file on the CPU, which runs everywhere: 16 bits and fp8 emulated, all else by ONNX Runtime itself.
 
     What misses here is not converted any further.
     """
@@ -65,9 +66,9 @@ def stand_in(made: Made, artifact: OnnxArtifact) -> Tried:
     with tempfile.TemporaryDirectory() as folder:
         runnable = path
         try:
-            if artifact.precision in ("fp16", "bf16"):
+            if artifact.precision in EMULATED:
                 runnable = Path(folder) / path.name
-                onnx.save(half.emulated(path), runnable)
+                onnx.save(emulated(path, artifact.precision), runnable)
             with OnnxRuntimeSession(runnable, made.signature, "cpu") as session:
                 tried = _measured(made, artifact, candidate, session, timed=runnable == path)
         except (SessionError, ConversionError) as error:
@@ -99,7 +100,7 @@ def ways(artifact: Artifact) -> list[tuple[str, DeviceKind, Precision]]:
 
 def serves_on_cpu(artifact: Artifact) -> bool:
     """Whether ONNX Runtime on the CPU is a way to serve it: 16 bits and s8s8 are for others."""
-    if isinstance(artifact, TensorRTArtifact) or artifact.precision in ("fp16", "bf16"):
+    if isinstance(artifact, TensorRTArtifact) or artifact.precision in EMULATED:
         return False
     return artifact.quantization is None or artifact.quantization.scheme != "s8s8"
 

@@ -10,15 +10,17 @@ import numpy as np
 
 from export import half, parity
 from export.candidates import PLAIN
+from export.modelopt import PRECISIONS as MODELOPT
+from export.modelopt import ModelOpt
 from export.optimize import to_optimized
 from export.original import Original
-from export.quantize import Calibration, scheme_for, to_dynamic_int8, to_int8
+from export.quantize import Calibration, Judge, scheme_for, to_dynamic_int8, to_int8
 from export.to_onnx import OPSET, to_onnx
 from modelrepo.manifest import OnnxArtifact, Precision
 from modelrepo.repository import digest
 from modelrepo.tensors import Signature, Tensors
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
 CALIBRATION_BATCH = 16
 
 
@@ -31,14 +33,16 @@ def to_fp32(original: Original, folder: Path) -> OnnxArtifact:
 
 
 def conversions(
-    original: Original, folder: Path, plain: OnnxArtifact
+    original: Original, folder: Path, plain: OnnxArtifact, modelopt: Path | None = None
 ) -> Iterable[tuple[Precision, str, Callable[[], OnnxArtifact | None]]]:
     """(precision, what it is, how to make it) for every ONNX file that may be made from the fp32 one.
 
-    Making raises ConversionError where the graph cannot be had so, and returns None where it would be no other.
+    `modelopt` is the interpreter of an environment that has NVIDIA ModelOpt. Making raises ConversionError where the graph cannot
+    be had so, and returns None where it would be no other.
     """
     source = folder / plain.file.path
     batches = _calibration_batches(original)
+    judge = Judge(source, batches, original.model.task.output, np.array(original.model.task.unit))
 
     def optimized(path: Path) -> OnnxArtifact | None:
         if not to_optimized(source, path):
@@ -67,13 +71,17 @@ def conversions(
         ranges: list[Calibration] = []  # found once, when the first of the two is made
 
         def static(scheme: str, path: Path) -> OnnxArtifact:
-            task = original.model.task
-            ranges[:] = ranges or [Calibration(source, batches, task.output, np.array(task.unit))]
-            how = to_int8(ranges[0], "u8s8" if scheme == "u8s8" else "s8s8", path)
+            ranges[:] = ranges or [Calibration(source, batches)]
+            how = to_int8(ranges[0], judge, "u8s8" if scheme == "u8s8" else "s8s8", path)
             return OnnxArtifact(precision="int8", file=digest(path), opset=OPSET, quantization=how)
 
         yield "int8", "an int8 file for ONNX Runtime", partial(static, "u8s8", folder / "model.int8.onnx")
         yield "int8", "an int8 file for TensorRT and OpenVINO", partial(static, "s8s8", folder / "model.int8-symmetric.onnx")
+    if modelopt is not None:
+        other = ModelOpt(modelopt, source, batches, judge)
+        for precision in MODELOPT:
+            path = folder / f"model.{precision}-modelopt.onnx"
+            yield precision, f"ModelOpt's {precision} file", partial(other.make, precision, path)
 
 
 def _calibration_batches(original: Original) -> list[Tensors]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from export.intermediates import INFINITE, Intermediates
-from modelrepo.manifest import Gate
+from modelrepo.parity import Gate
 from modelrepo.tensors import Array, Tensors
 
 EIGHT_BITS = 0.05  # of a tensor's largest element: far more than one rounding to 8 bits

@@ -18,7 +18,7 @@ from runtime.tensorrt_flavour import Flavour
 
 log = logging.getLogger("export")
 
-UNMEASURED: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp32")  # the order of engines nobody could time
+UNMEASURED: tuple[Precision, ...] = ("fp16", "bf16", "fp8", "int8", "fp32")  # the order of engines nobody could time
 
 
 def build(version: ModelVersion, tensorrt: str, options: EngineOptions, dry_run: bool = False) -> Iterator[str]:
@@ -46,7 +46,7 @@ def build(version: ModelVersion, tensorrt: str, options: EngineOptions, dry_run:
             path.write_bytes((version.path / source.file.path).read_bytes())
             log.info("%s: building an engine of %s with %s", label, source.file.path, flavour)
             try:
-                plan = path.with_name(f"model.{source.precision}.{flavour}.plan")
+                plan = path.with_name(plan_of(source, flavour))
                 built.append(to_tensorrt(source, version.manifest.signature, flavour, plan, options))
             except ConversionError as error:
                 refused.append(str(error))
@@ -65,11 +65,16 @@ def key(flavour: Flavour) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{gpu}-{flavour}-{tensorrt_flavour.load(flavour).__version__}")
 
 
+def plan_of(source: OnnxArtifact, flavour: Flavour) -> str:
+    """The name of the engine's file: that of the ONNX file it is built from, of which one precision may have several."""
+    return f"{Path(source.file.path).stem}.{flavour}.plan"
+
+
 def suits(artifact: Artifact) -> TypeGuard[OnnxArtifact]:
     """Whether TensorRT takes it: an ONNX file without ONNX Runtime's own operators or unsigned activations."""
     if not isinstance(artifact, OnnxArtifact) or artifact.optimized:
         return False
-    return artifact.quantization is None or artifact.quantization.scheme == "s8s8"
+    return artifact.quantization is None or artifact.quantization.scheme in ("s8s8", "fp8")
 
 
 def _sources(version: ModelVersion) -> list[OnnxArtifact]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modelrepo.manifest import Gate, Precision
+from modelrepo.manifest import Precision
+from modelrepo.parity import Gate
 
 TENSORRT = "tensorrt"
 
@@ -16,6 +17,7 @@ GATES: dict[str, Gate] = {
     "fp16": Gate(atol=5e-3, rtol=5e-3, min_agreement=0.995),
     "bf16": Gate(atol=2e-2, rtol=2e-2, min_agreement=0.995),
     "int8": Gate(max_loss=0.01),
+    "fp8": Gate(max_loss=0.01),
 }
 FIELDS = ("atol", "rtol", "min_agreement", "max_loss")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, numpy_helper, version_converter
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -122,40 +122,3 @@ def _to(cast: onnx.NodeProto) -> int:
 
 def _bf16(values: np.ndarray, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(values.astype(ml_dtypes.bfloat16), name)
-
-
-def emulated(path: Path) -> onnx.ModelProto:
-    """A graph of 16-bit numbers as one of fp32 that rounds after every node: the same numbers on a CPU without such kernels.
-
-    Sums within a node are fp32, as tensor cores have them. Raises ConversionError where the graph's types do not fit together.
-    """
-    with quietly("inferring the types of a graph"):
-        proto = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
-    graph = proto.graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        nodes.append(node)
-        for index, name in enumerate(node.output):
-            kind = types.get(name)
-            if kind not in SIXTEEN_BITS:
-                continue
-            exact, rounded = f"{name}_exact", f"{name}_rounded"
-            node.output[index] = exact
-            nodes.append(helper.make_node("Cast", [exact], [rounded], name=f"{rounded}_cast", to=kind))
-            nodes.append(helper.make_node("Cast", [rounded], [name], name=f"{name}_back", to=TensorProto.FLOAT))
-        for attribute in node.attribute:
-            if attribute.name == "to" and attribute.i in SIXTEEN_BITS:
-                attribute.i = TensorProto.FLOAT
-            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in SIXTEEN_BITS:
-                attribute.t.CopyFrom(_fp32(attribute.t))
-    for tensor in graph.initializer:
-        if tensor.data_type in SIXTEEN_BITS:
-            tensor.CopyFrom(_fp32(tensor))
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    return proto
-
-
-def _fp32(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelrepo.manifest import HELD_OUT, Gate, Parity, ParityCase
+from modelrepo.parity import HELD_OUT, Gate, Parity, ParityCase
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
 from modelrepo.tensors import Array, Signature, Tensors
 from runtime.goldens import at

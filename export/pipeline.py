@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from export import engines, page, report
+from export import engines, modelopt, page, report
 from export.candidates import Made, Tried, attempt, ordered, serves_on_cpu, stand_in, ways
 from export.conversions import PRECISIONS, conversions, to_fp32
 from export.errors import ConversionError, ParityError
@@ -24,18 +24,8 @@ from export.profile import speed
 from export.report import LayerError, Report
 from export.to_tensorrt import DEFAULTS, EngineOptions, choose, to_tensorrt
 from modelrepo.errors import ModelNotFound, RepositoryError
-from modelrepo.manifest import (
-    FORMAT_VERSION,
-    Data,
-    Gate,
-    Goldens,
-    Lineage,
-    Manifest,
-    OnnxArtifact,
-    Precision,
-    Preprocessing,
-    Tokenize,
-)
+from modelrepo.manifest import FORMAT_VERSION, Data, Goldens, Lineage, Manifest, OnnxArtifact, Precision, Preprocessing, Tokenize
+from modelrepo.parity import Gate
 from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.repository import Repository, digest, write_goldens
 from runtime import tensorrt_flavour
@@ -58,6 +48,7 @@ class Options:
     engines: EngineOptions = DEFAULTS
     precisions: tuple[Precision, ...] = PRECISIONS
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
+    modelopt: Path | None = None  # the interpreter of an environment that has NVIDIA ModelOpt
     command: str = ""
 
     def recorded(self, flavour: Flavour | None) -> dict[str, JsonValue]:
@@ -66,6 +57,7 @@ class Options:
             "tensorrt": None if flavour is None else f"{flavour} {tensorrt_flavour.load(flavour).__version__}",
             "engines": {**self.engines.changed(), "capabilities": list(self.engines.capabilities)},
             "precisions": list(self.precisions),
+            "modelopt": None if self.modelopt is None else modelopt.version(self.modelopt),
             "gates": {name: gate.model_dump() for name, gate in self.gates.items()},
         }
 
@@ -126,7 +118,7 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
             f"{name} {fault} PyTorch, nothing published: {plain.file.path} on {base.candidate.provider}: {base.missed}"
         )
     tried, notes = [base], []
-    for precision, what, make in conversions(original, made.folder, plain):
+    for precision, what, make in conversions(original, made.folder, plain, options.modelopt):
         if precision not in options.precisions:
             continue
         log.info("%s: trying %s", name, what)
@@ -165,7 +157,7 @@ def _engines(made: Made, passed: list[Tried], name: str, flavour: Flavour, optio
         if not engines.suits(artifact):
             continue
         log.info("%s: building an engine of %s with %s", name, artifact.file.path, flavour)
-        path = made.folder / f"model.{artifact.precision}.{flavour}.plan"
+        path = made.folder / engines.plan_of(artifact, flavour)
         try:
             engine = to_tensorrt(artifact, made.signature, flavour, path, options.engines)
         except ConversionError as error:

@@ -33,17 +33,25 @@ HEAVY = ["Conv", "Gemm", "MatMul"]  # where the time goes; quantising all else c
 RECURRENT = {"GRU", "LSTM", "RNN"}
 
 
-class Calibration:
-    """The ranges that each method finds for the tensors of an fp32 graph, and the rows on which they are judged."""
+class Judge:
+    """How far another graph's answers are from those of the fp32 one, on rows that no range was found on."""
 
     def __init__(self, source: Path, batches: list[Tensors], output: str, unit: Array) -> None:
-        """Find ranges on the even `batches`; the odd ones are kept to judge by, as the error of `output` in `unit`s.
-
-        Raises ConversionError where ONNX Runtime's calibrator fails.
-        """
+        """Of `batches` the odd ones are judged by, as the error of `output` in `unit`s; the even ones are for calibration."""
         self._output, self._unit = output, unit
-        self._judged = batches[1::2]
-        self._truth = _run(source, self._judged, output)
+        self._batches = batches[1::2]
+        self._truth = _run(source, self._batches, output)
+
+    def error(self, path: Path) -> float:
+        """The mean absolute error of a quantised graph."""
+        return float(np.mean(np.abs(_run(path, self._batches, self._output) - self._truth) / self._unit))
+
+
+class Calibration:
+    """The ranges that each method finds for the tensors of an fp32 graph."""
+
+    def __init__(self, source: Path, batches: list[Tensors]) -> None:
+        """Find ranges on the even `batches`. Raises ConversionError where ONNX Runtime's calibrator fails."""
         self.rows = sum(len(next(iter(batch.values()))) for batch in batches[::2])
         with tempfile.TemporaryDirectory() as folder, quietly("finding ranges for 8 bits"):
             prepared = Path(folder) / "prepared.onnx"
@@ -58,12 +66,8 @@ class Calibration:
                 calibrator.collect_data(_Reader(batches[::2]))
                 self.ranges[method] = calibrator.compute_data()
 
-    def error(self, path: Path) -> float:
-        """The mean absolute error of a quantised graph."""
-        return float(np.mean(np.abs(_run(path, self._judged, self._output) - self._truth) / self._unit))
 
-
-def to_int8(calibration: Calibration, scheme: Literal["u8s8", "s8s8"], path: Path) -> Quantization:
+def to_int8(calibration: Calibration, judge: Judge, scheme: Literal["u8s8", "s8s8"], path: Path) -> Quantization:
     """Write the calibrated graph with weights, and what flows into them, in 8 bits to `path`.
 
     Weights have a scale for each channel and use 7 bits: a CPU without VNNI adds pairs of products in 16 bits, and would
@@ -84,7 +88,7 @@ def to_int8(calibration: Calibration, scheme: Literal["u8s8", "s8s8"], path: Pat
                 quantizer = QDQQuantizer(proto, True, True, QuantType.QInt8, activations, ranges, [], [], HEAVY, options)
                 quantizer.quantize_model()
                 quantizer.model.save_model_to_file(str(trial), False)
-                errors[method] = calibration.error(trial)
+                errors[method] = judge.error(trial)
         best: Method = min(calibration.ranges, key=lambda method: errors[method])
         path.write_bytes((Path(folder) / f"{best}.onnx").read_bytes())
     return Quantization(scheme=scheme, method=best, errors=errors, rows=calibration.rows)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from export.errors import ConversionError
-from modelrepo.manifest import OnnxArtifact, ProfileShape, TensorRTArtifact
+from modelrepo.manifest import OnnxArtifact, Precision, ProfileShape, TensorRTArtifact
 from modelrepo.repository import digest
 from modelrepo.tensors import Signature, TensorSpec
 from runtime import cuda, tensorrt_flavour
@@ -23,6 +23,7 @@ from runtime.tensorrt_flavour import FLAVOURS, Flavour
 
 AMPERE_PLUS = ("8.0", "8.6", "8.7", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1")
 RTX_CAPABILITIES = ("8.6", "8.9", "12.0")  # RTX 30, RTX 40 and L4, RTX 50
+FP8_SINCE = 8.9
 
 
 def choose(wanted: str) -> tuple[Flavour | None, str]:
@@ -112,7 +113,7 @@ def to_tensorrt(
             profile.set_shape(name, shape.min, shape.opt, shape.max)
         config.add_optimization_profile(profile)
     _configure(trt, config, options)
-    capabilities = _target(trt, flavour, config, options)
+    capabilities = _target(trt, flavour, config, options, source.precision)
     with _timing_cache(config, options.timing_cache):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -219,16 +220,21 @@ def _timing_cache(config: Any, path: Path | None) -> Iterator[None]:
     part.replace(path)
 
 
-def _target(trt: Any, flavour: Flavour, config: Any, options: EngineOptions) -> tuple[str, ...]:
+def _target(trt: Any, flavour: Flavour, config: Any, options: EngineOptions, precision: Precision) -> tuple[str, ...]:
     """The compute capabilities the engine will run on; for RTX they are set here."""
     if flavour == "tensorrt":
         return AMPERE_PLUS if options.hardware_compatible else (cuda.compute_capability(),)
-    config.num_compute_capabilities = len(options.capabilities)
-    for index, capability in enumerate(options.capabilities):
+    capabilities = tuple(one for one in options.capabilities if precision != "fp8" or float(one) >= FP8_SINCE)
+    if not capabilities:
+        raise ConversionError(
+            f"none of the compute capabilities {', '.join(options.capabilities)} has fp8: it begins at {FP8_SINCE}"
+        )
+    config.num_compute_capabilities = len(capabilities)
+    for index, capability in enumerate(capabilities):
         target = getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""), None)
         if target is None or not config.set_compute_capability(target, index):
             raise ConversionError(f"tensorrt-rtx {trt.__version__} builds no engine for compute capability {capability}")
-    return options.capabilities
+    return capabilities
 
 
 def _describe(error: Any) -> str:

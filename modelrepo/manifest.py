@@ -8,13 +8,13 @@ a version may be copied to another repository as it is.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, Self, TypeGuard
 
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from modelrepo.errors import ManifestError
+from modelrepo.parity import Parity
 from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Signature, Strict
@@ -23,9 +23,8 @@ FORMAT_VERSION: Final = 2
 MANIFEST = "manifest.json"
 ENGINES = "engines.json"
 GOLDEN_TOLERANCE: Final = 1e-3  # at least: what serves may run on another device than the one that was compared
-HELD_OUT: Final = "held-out"  # rows of a parity case
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Backend = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 DeviceKind = Literal["cpu", "cuda"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -50,13 +49,13 @@ class File(Strict):
 
 
 class Quantization(Strict):
-    """How 8-bit integers stand for floats: u8s8 and s8s8 name the types of activations and weights.
+    """How 8 bits stand for floats: u8s8 and s8s8 name the types of activations and weights, fp8 is E4M3 for both.
 
     Ranges of activations are fixed by `method` from `rows` rows of the training split; the mean absolute error of each method
     that was tried, in the task's unit, is in `errors`. A dynamic scheme measures them at every run.
     """
 
-    scheme: Literal["u8s8", "s8s8", "dynamic"]
+    scheme: Literal["u8s8", "s8s8", "fp8", "dynamic"]
     method: Literal["min-max", "entropy", "percentile"] | None
     errors: dict[str, NonNegativeFloat]
     rows: NonNegativeInt
@@ -66,7 +65,8 @@ class OnnxArtifact(Strict):
     """An ONNX graph. An `optimized` one holds ONNX Runtime's own fused operators, which nothing else runs.
 
     `kept_fp32` names the nodes that stay in fp32 because 16 bits would overflow there. `golden_tolerance` is how far from
-    PyTorch the golden rows of an engine made from it may come out, in the task's unit.
+    PyTorch the golden rows of an engine made from it may come out, in the task's unit. `converter` is who made it, where that was
+    not Quartet itself.
     """
 
     format: Literal["onnx"] = "onnx"
@@ -76,6 +76,7 @@ class OnnxArtifact(Strict):
     optimized: bool = False
     quantization: Quantization | None = None
     kept_fp32: tuple[str, ...] = ()
+    converter: str | None = None
     golden_tolerance: NonNegativeFloat = GOLDEN_TOLERANCE
 
 
@@ -135,80 +136,6 @@ class Goldens(Strict):
 
     file: File
     rows: PositiveInt
-
-
-class ParityCase(Strict):
-    """One comparison with the original: `batch` rows at one length.
-
-    `rows` are `held-out` ones or an extreme input by its name, such as `zeros`. Errors are those of output elements: absolute in
-    the task's unit, relative to the largest element of the row. The cosine is the lowest of any row, None where a row is one
-    number. `used` is the largest error as a share of what the gate allows there, None where it allows any.
-    """
-
-    rows: str
-    batch: PositiveInt
-    length: PositiveInt | None
-    max_abs_error: NonNegativeFloat
-    mean_abs_error: NonNegativeFloat
-    max_rel_error: NonNegativeFloat
-    min_cosine: Annotated[float, Field(ge=-1, le=1)] | None
-    used: NonNegativeFloat | None
-
-
-class Gate(Strict):
-    """What an artifact must keep to; None is not asked for.
-
-    An output element may differ by atol + rtol x the largest element of its row, in the task's unit. `min_agreement` is the
-    share of test rows that must decide as the original; `max_loss` how much the test metric may lose, 0.01 being one point.
-    """
-
-    atol: NonNegativeFloat | None = None
-    rtol: NonNegativeFloat = 0.0
-    min_agreement: Annotated[float, Field(ge=0, le=1)] | None = None
-    max_loss: NonNegativeFloat | None = None
-
-
-class Parity(Strict):
-    """How far one artifact is from PyTorch, case by case and over the whole test split.
-
-    `provider` ran it. `loss` is what the metric lost, negative where it gained: a difference of shares such as accuracy, or of
-    R2 where the task is a regression. `agreement` is None where nothing is decided.
-    """
-
-    provider: str
-    gate: Gate
-    cases: Annotated[tuple[ParityCase, ...], Field(min_length=1)]
-    metric: Metric
-    loss: float
-    agreement: Annotated[float, Field(ge=0, le=1)] | None
-
-    @property
-    def max_abs_error(self) -> float:
-        """The worst on held-out rows; extreme inputs may have outputs of any size."""
-        return max(case.max_abs_error for case in self.cases if case.rows == HELD_OUT)
-
-    @property
-    def used(self) -> float:
-        """The largest share of any limit of the gate that is used up: at most 1 where the gate is passed."""
-        shares = [case.used for case in self.cases if case.used is not None]
-        if self.gate.min_agreement is not None and self.agreement is not None:
-            shares.append(_share(1 - self.agreement, 1 - self.gate.min_agreement))
-        if self.gate.max_loss is not None:
-            shares.append(_share(max(self.loss, 0.0), self.gate.max_loss))
-        return max(shares, default=0.0)
-
-    @model_validator(mode="after")
-    def _passed(self) -> Self:
-        if self.used > 1:
-            raise ValueError(f"the gate is missed by {self.used - 1:.0%}")
-        if not self.metric.reached():
-            raise ValueError(f"{self.metric.name} {self.metric.value:g} misses its floor, {self.metric.floor:g}")
-        return self
-
-
-def _share(part: float, whole: float) -> float:
-    """part / whole; the largest float where nothing is allowed and something is there."""
-    return part / whole if whole else 0.0 if part <= 0 else sys.float_info.max
 
 
 class Cost(Strict):

@@ -21,7 +21,6 @@ from modelrepo.tensors import Array, Signature, Tensors
 from runtime import cuda, tensorrt_flavour
 from runtime.session import Session, SessionError, Unsuitable
 
-
 log = logging.getLogger("quartet.tensorrt")
 
 GRAPHS = 128  # more shapes than a service promises; those met later run without a graph

@@ -12,17 +12,15 @@ from modelrepo.manifest import (
     Candidate,
     Data,
     File,
-    Gate,
     Goldens,
     Lineage,
     Machine,
     Manifest,
     OnnxArtifact,
-    Parity,
-    ParityCase,
     ProfileShape,
     TensorRTArtifact,
 )
+from modelrepo.parity import Gate, Parity, ParityCase
 from modelrepo.repository import Repository, Staging, digest, write_goldens
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
 from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from export.divergence import first_leaving, node_errors
-from modelrepo.manifest import Gate
+from modelrepo.parity import Gate
 from tests.export.graphs import write_chain
 
 ROWS = {"x": np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)}

@@ -43,7 +43,7 @@ def test_engines_are_added_under_a_key_of_gpu_and_tensorrt_and_nothing_else_is_t
     key = engines.key("tensorrt-rtx")
     assert key.endswith(f"tensorrt-rtx-{RTX.__version__}")
     assert cuda.available() or key.startswith("no-gpu-")
-    assert f"double:1: {key}/model.fp32.tensorrt-rtx.plan built in" in capsys.readouterr().out
+    assert f"double:1: {key}/model.tensorrt-rtx.plan built in" in capsys.readouterr().out
     assert before.items() <= state(repository.root).items()
     (added,) = repository.open("double").engines
     assert added.key == key
@@ -64,7 +64,7 @@ def test_a_machine_that_cannot_run_them_serves_without(repository, caplog):
     loaded = load(repository.open("double"), Settings(repository=repository.root))
     loaded.session.close()
     assert loaded.candidate.provider == "onnxruntime-cpu"
-    assert "model.fp32.tensorrt-rtx.plan on tensorrt-rtx not used: no NVIDIA GPU is visible" in caplog.text
+    assert "model.tensorrt-rtx.plan on tensorrt-rtx not used: no NVIDIA GPU is visible" in caplog.text
 
 
 def test_what_is_there_is_not_built_again(repository, capsys):
@@ -116,7 +116,7 @@ def test_a_full_disk_adds_nothing_and_says_so(repository, capsys, monkeypatch):
     assert repository.open("double").engines == ()
 
 
-@pytest.mark.parametrize("name", ["engines.json", "model.fp32.tensorrt-rtx.plan"])
+@pytest.mark.parametrize("name", ["engines.json", "model.tensorrt-rtx.plan"])
 def test_damaged_engines_are_found_and_may_be_removed(repository, name):
     build(repository)
     (folder,) = (repository.root / "double/1/engines").iterdir()

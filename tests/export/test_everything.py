@@ -14,7 +14,8 @@ import pytest
 
 from export import gates
 from export.pipeline import Options, export_run
-from modelrepo.manifest import HELD_OUT, OnnxArtifact, TensorRTArtifact
+from modelrepo.manifest import OnnxArtifact, TensorRTArtifact
+from modelrepo.parity import HELD_OUT
 from modelrepo.repository import Repository
 from runtime import cuda, openvino_session, tensorrt_flavour
 from service.registry import load

@@ -7,6 +7,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from export import half
+from export.emulation import emulated
 from tests.export.graphs import write_chain
 
 RNG = np.random.default_rng(0)
@@ -26,20 +27,20 @@ def source(tmp_path):
 
 def test_emulated_bf16_is_what_onnx_says_bf16_is(source, tmp_path):
     half.to_bf16(source, tmp_path / "bf16.onnx")
-    emulated = answers(half.emulated(tmp_path / "bf16.onnx"), ROWS)
+    rounded = answers(emulated(tmp_path / "bf16.onnx", "bf16"), ROWS)
     expected = ReferenceEvaluator(str(tmp_path / "bf16.onnx")).run(None, ROWS)[0]
     exact = answers(onnx.load(source), ROWS)
-    assert np.abs(emulated - expected).max() <= 2**-7 * np.abs(exact).max(), "one rounding, where sums end in another digit"
-    assert 1e-4 < np.abs(emulated - exact).max() < 0.1
+    assert np.abs(rounded - expected).max() <= 2**-7 * np.abs(exact).max(), "one rounding, where sums end in another digit"
+    assert 1e-4 < np.abs(rounded - exact).max() < 0.1
 
 
 def test_emulated_fp16_rounds_as_fp16_does(source, tmp_path):
     half.to_fp16(source, [ROWS], tmp_path / "fp16.onnx")
-    emulated = answers(half.emulated(tmp_path / "fp16.onnx"), ROWS)
+    rounded = answers(emulated(tmp_path / "fp16.onnx", "fp16"), ROWS)
     by_hand = (ROWS["x"].astype(np.float16).astype(np.float32) @ WEIGHTS.astype(np.float16).astype(np.float32)).astype(np.float16)
     by_hand = np.tanh(by_hand.astype(np.float32)).astype(np.float16) * np.float16(3)
-    np.testing.assert_allclose(emulated, by_hand.astype(np.float32), atol=2e-3)
-    assert (emulated == emulated.astype(np.float16)).all(), "every answer is a number that fp16 has"
+    np.testing.assert_allclose(rounded, by_hand.astype(np.float32), atol=2e-3)
+    assert (rounded == rounded.astype(np.float16)).all(), "every answer is a number that fp16 has"
 
 
 def test_a_weight_is_rounded_to_bf16_once_and_keeps_its_range(tmp_path):
@@ -56,7 +57,7 @@ def test_a_node_that_would_overflow_stays_in_fp32_and_is_named(tmp_path):
     source = write_chain(tmp_path / "model.onnx", ("Mul", np.float32(1e5)), ("Mul", np.float32(1e-5)), ("Tanh", None))
     kept = half.to_fp16(source, [ROWS], tmp_path / "fp16.onnx")
     assert kept == ("node0", "node1")
-    np.testing.assert_allclose(answers(half.emulated(tmp_path / "fp16.onnx"), ROWS), np.tanh(ROWS["x"]), atol=2e-3)
+    np.testing.assert_allclose(answers(emulated(tmp_path / "fp16.onnx", "fp16"), ROWS), np.tanh(ROWS["x"]), atol=2e-3)
 
 
 def test_two_nodes_in_fp32_may_read_one_tensor(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from export import parity
-from modelrepo.manifest import HELD_OUT, Gate
+from modelrepo.parity import HELD_OUT, Gate
 from modelrepo.preprocessing import Numeric
 from modelrepo.tasks import Metric, Multiclass, Regression
 from modelrepo.tensors import ShapeRange

@@ -135,9 +135,7 @@ class DoublingContext:
         size = int(np.prod(self.shape))
 
         def double():
-            x, y = (
-                np.ctypeslib.as_array((ctypes.c_float * size).from_address(self.addresses[name])) for name in ("x", "logits")
-            )
+            x, y = (np.ctypeslib.as_array((ctypes.c_float * size).from_address(self.addresses[name])) for name in ("x", "logits"))
             y[:] = 2 * x
 
         cuda.do(double)

@@ -174,7 +174,7 @@ def test_a_shape_met_again_is_one_launch_of_a_graph_with_the_new_rows(monkeypatc
 
 def test_what_cannot_be_captured_runs_without_a_graph_and_is_not_tried_again(monkeypatch, tmp_path, caplog):
     caplog.set_level("INFO", "quartet.tensorrt")
-    fake, engine = simulated(monkeypatch, capturable=False)
+    fake, _ = simulated(monkeypatch, capturable=False)
     with opened(tmp_path, engine_of_double(), micro.DOUBLE) as session:
         for value in (1, 2, 3):
             assert np.array_equal(session.run(rows(2, value))["logits"], np.full((2, 2), 2 * value))
