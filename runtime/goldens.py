@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,28 +15,56 @@ class GoldenMismatch(SessionError):
     """A session whose answers differ from PyTorch's."""
 
 
-def prove(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float, unit: tuple[float, ...] = (1.0,)) -> float:
+def prove(
+    session: Session,
+    inputs: Tensors,
+    outputs: Tensors,
+    tolerance: float,
+    unit: tuple[float, ...] = (1.0,),
+    progress: Callable[[int, int], None] = lambda done, all_: None,
+) -> float:
     """Run the golden rows through every batch and length bucket; returns the largest absolute difference in the task's `unit`.
 
-    This also warms the session up: each promised shape has run once. Raises GoldenMismatch at the first bucket in which an
-    output element is further than `tolerance` from PyTorch's, or is not a number.
+    This also warms the session up: each promised shape has run once; `progress` is told how many of how many. Raises GoldenMismatch
+    at the first bucket in which an output element is further than `tolerance` from PyTorch's, or is not a number.
     """
     worst = 0.0
-    for batch, length in promised_shapes(session.signature):
+    shapes = list(promised_shapes(session.signature))
+    for done, (batch, length) in enumerate(shapes):
+        progress(done, len(shapes))
         fitting = _rows_up_to(session.signature, inputs, length)
         if fitting.size == 0:  # every golden sequence is longer than this bucket: warm it with one cut short, unjudged
             session.run(at(session.signature, inputs, np.zeros(batch, np.int64), length))
             continue
-        index = np.resize(fitting, batch)
-        answers = session.run(at(session.signature, inputs, index, length))
-        for name, answer in answers.items():
-            difference = float(np.max(np.abs(answer - outputs[name][index]) / unit))
-            if not difference <= tolerance:  # also true of NaN
-                where = f"batch {batch}" if length is None else f"batch {batch}, length {length}"
-                raise GoldenMismatch(
-                    f"{session.provider} differs from PyTorch by {difference:.3g} in {name!r} at {where}; {tolerance:g} is allowed"
-                )
-            worst = max(worst, difference)
+        worst = max(worst, _compare(session, inputs, outputs, np.resize(fitting, batch), length, tolerance, unit))
+    return worst
+
+
+def check(session: Session, inputs: Tensors, outputs: Tensors, tolerance: float, unit: tuple[float, ...] = (1.0,)) -> None:
+    """One golden row through a session that served already. Raises GoldenMismatch, and whatever the session raises."""
+    longest = session.signature.length.max if session.signature.length else None
+    _compare(session, inputs, outputs, np.zeros(1, np.int64), longest, tolerance, unit)
+
+
+def _compare(
+    session: Session,
+    inputs: Tensors,
+    outputs: Tensors,
+    index: np.ndarray,
+    length: int | None,
+    tolerance: float,
+    unit: tuple[float, ...],
+) -> float:
+    """The largest difference of any output over some golden rows. Raises GoldenMismatch."""
+    worst = 0.0
+    for name, answer in session.run(at(session.signature, inputs, index, length)).items():
+        difference = float(np.max(np.abs(answer - outputs[name][index]) / unit))
+        if not difference <= tolerance:  # also true of NaN
+            where = f"batch {len(index)}" if length is None else f"batch {len(index)}, length {length}"
+            raise GoldenMismatch(
+                f"{session.provider} differs from PyTorch by {difference:.3g} in {name!r} at {where}; {tolerance:g} is allowed"
+            )
+        worst = max(worst, difference)
     return worst
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from modelrepo.manifest import Machine
 from runtime import cuda
 
+CGROUPS = Path("/sys/fs/cgroup")
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13")
 
 
@@ -30,6 +32,30 @@ def machine() -> Machine:
         gpu=cuda.name() if cuda.available() else None,
         versions={library: found for library in LIBRARIES if (found := _installed(library))},
     )
+
+
+def cores() -> int:
+    """Cores this process may keep busy: its affinity, and within it the quota of its container (cgroup v2 or v1), 1 at least."""
+    allowed = len(os.sched_getaffinity(0))
+    for read in (_quota_v2, _quota_v1):
+        try:
+            quota = read()
+        except (OSError, ValueError):
+            continue  # not this version of cgroups, or none
+        if quota is not None:
+            return max(1, min(allowed, math.floor(quota)))
+    return allowed
+
+
+def _quota_v2() -> float | None:
+    """cpu.max holds microseconds of CPU time and of the period they are for, or `max`."""
+    quota, period = (CGROUPS / "cpu.max").read_text().split()
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1() -> float | None:
+    quota = int((CGROUPS / "cpu/cpu.cfs_quota_us").read_text())
+    return None if quota <= 0 else quota / int((CGROUPS / "cpu/cpu.cfs_period_us").read_text())
 
 
 def _installed(library: str) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
 import sys
+from functools import partial
+from types import FrameType
 
 import uvicorn
 
@@ -17,17 +20,23 @@ from service.app import create_app
 from service.protocol import Protocol
 from service.settings import Settings, SettingsError
 
+log = logging.getLogger("quartet")
+
 
 class Server(uvicorn.Server):
-    """uvicorn around our lifespan: models load before it opens the port, and close after its last answer."""
+    """uvicorn around our registry.
+
+    The files of all models are checked before the port opens; while they load the server is alive and not ready, and says how far
+    it is. One that cannot be loaded ends the process.
+    """
 
     def __init__(self, app: InferenceFirst, chosen: Settings) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Protocol,
+                http=partial(Protocol, max_header_bytes=chosen.max_header_bytes, read_timeout=chosen.read_timeout),  # type: ignore[arg-type]  # any factory will do
                 ws="none",
-                lifespan="off",  # entered below, where an error can end the process with a message instead of a traceback
+                lifespan="off",  # the registry is started below, where an error can end the process with a message
                 access_log=False,
                 proxy_headers=False,  # nothing here looks at the caller's address
                 server_header=False,
@@ -35,19 +44,25 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=chosen.drain_seconds,
             )
         )
-        self._app = app
-        self._show_calls = chosen.show_calls
+        self._registry = app.registry
+        self._settings = chosen
+        self._failure: BaseException | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load, serve, drain."""
-        async with self._app.lifespan():
-            # uvicorn raises the signal again after its clean shutdown; by then it is no reason to die of.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: None)
+        """Open the repository, listen, load, serve, drain. Raises what kept the models from being loaded."""
+        self._loop = asyncio.get_running_loop()
+        loading = await self._registry.start()
+        loading.add_done_callback(self._loaded)
+        try:
             await super().serve(sockets)
+        finally:
+            loading.cancel()
+            await self._registry.close()
+        if self._failure is not None:
+            raise self._failure
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the port; then tell a person how to use it."""
+        """Open the port."""
         assert sockets is not None  # `main` gives the one it bound
         try:
             sockets[0].listen(self.config.backlog)
@@ -55,16 +70,34 @@ class Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             raise cannot_listen(host, port, error) from None
         await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not ready from now on; SIGTERM leaves those who route requests time to notice, a second signal does not."""
+        waits = sig == signal.SIGTERM and not self._registry.stopping and self._registry.ready
+        self._registry.stopping = True
+        if not waits:
+            self.should_exit = True
+            return
+        log.info("SIGTERM: not ready any more; answering for %g s more", self._settings.drain_delay)
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._settings.drain_delay, setattr, self, "should_exit", True)
+
+    def _loaded(self, loading: asyncio.Task[None]) -> None:
+        """Tell a person how to use it, or end with what went wrong."""
+        if loading.cancelled():
+            return
+        if error := loading.exception():
+            self._failure, self.should_exit = error, True
+            return
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        models = self._app.registry.models()
+        models = self._registry.models()
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        logging.getLogger("quartet").info("serving %d models on %s", len(models), url)
-        if self._show_calls:
+        log.info("serving %d models on %s", len(models), url)
+        if self._settings.show_calls:
             print(copy_paste_calls(models, url), flush=True)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket on the address, taken before any model is loaded; it listens only once all are. Raises SettingsError."""
+    """A socket on the address, taken before any model is opened; it listens only once all are. Raises SettingsError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
@@ -96,7 +129,7 @@ def main(arguments: list[str]) -> int:
     except QuartetError as error:
         print(f"service: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # while loading; once it serves, the server takes the signal itself
+    except KeyboardInterrupt:  # before it listens; from then on the server takes the signal itself
         return 130
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from ipaddress import ip_address
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors
-from service.api import openapi, v2
+from service.api import openapi, repository, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
 from service.metrics import Metrics
@@ -26,16 +27,16 @@ from service.settings import Settings
 def create_app(settings: Settings) -> InferenceFirst:
     """The whole service as one ASGI application.
 
-    Its lifespan loads and proves every model before it lets start-up end, so a server that listens is ready. Shutting down
-    answers what was accepted and closes the sessions.
+    Its lifespan loads and proves every model before it lets start-up end; a server that wants to say how far that is starts the
+    registry itself. Shutting down answers what was accepted and closes the sessions.
     """
     metrics = Metrics(DEFAULT_BATCH)
     registry = Registry(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await registry.load_all()
         try:
+            await (await registry.start())
             yield
         finally:
             await registry.close()
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> InferenceFirst:
         redoc_url=None,
     )
     app.include_router(v2.router(registry))
+    app.include_router(repository.router(registry, _controlled(settings)))
     openapi.install(app, registry)
 
     @app.get("/", include_in_schema=False)
@@ -68,6 +70,16 @@ def create_app(settings: Settings) -> InferenceFirst:
         app.add_exception_handler(kind, answer)
 
     return InferenceFirst(registry, metrics, settings.max_body_bytes, app)
+
+
+def _controlled(settings: Settings) -> bool:
+    """Whether callers may load and unload models."""
+    if settings.control != "auto":
+        return settings.control == "on"
+    try:
+        return ip_address(settings.host).is_loopback
+    except ValueError:
+        return settings.host == "localhost"
 
 
 def _from_framework(request: Request, error: Exception) -> Exception:

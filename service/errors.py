@@ -2,13 +2,17 @@
 
     ServiceError                   500
     ├── InvalidRequest             400  not the protocol: broken JSON, missing keys, wrong dtype or shape
+    ├── Forbidden                  403  the server takes no orders about its models from here
     ├── UnknownModel               404  no such model, version or path
     ├── MethodNotAllowed           405
+    ├── RequestTimeout             408  the request did not arrive in time
     ├── PayloadTooLarge            413  more bytes or rows than the server takes in one request
     ├── UnsupportedMediaType       415  a content encoding the server does not decode
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
-    ├── QueueFull                  429  too many rows are waiting; Retry-After says when to come back
-    └── Unavailable                503  shutting down
+    ├── Refused                    429  (or 503, a setting) too much is waiting; Retry-After says when to come back
+    ├── HeadersTooLarge            431  more bytes of headers than the server reads
+    ├── Unavailable                503  not ready, shutting down, or a session is being replaced
+    └── DeadlineExceeded           504  accepted, and not answered within the request's timeout
 
 The body is always `{"error": "<message>"}`, as the Open Inference Protocol has it. What is not foreseen here becomes an
 opaque 500, with the traceback in the log only.
@@ -38,6 +42,12 @@ class InvalidRequest(ServiceError):
     status = 400
 
 
+class Forbidden(ServiceError):
+    """The server does not do that for callers."""
+
+    status = 403
+
+
 class UnknownModel(ServiceError):
     """No such model, version or path."""
 
@@ -59,6 +69,12 @@ class MethodNotAllowed(ServiceError):
         return {"Allow": self.allowed}
 
 
+class RequestTimeout(ServiceError):
+    """The request did not arrive in time."""
+
+    status = 408
+
+
 class PayloadTooLarge(ServiceError):
     """More bytes or rows than the server takes in one request."""
 
@@ -77,14 +93,13 @@ class Unprocessable(ServiceError):
     status = 422
 
 
-class QueueFull(ServiceError):
-    """More rows are waiting than the queue holds."""
+class Refused(ServiceError):
+    """Turned away on arrival: too many rows wait, or too many for the answer to come in time."""
 
-    status = 429
-
-    def __init__(self, message: str, retry_after: int) -> None:
+    def __init__(self, message: str, retry_after: int, status: int = 429) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.status = status
 
     @property
     def headers(self) -> dict[str, str]:
@@ -92,10 +107,22 @@ class QueueFull(ServiceError):
         return {"Retry-After": str(self.retry_after)}
 
 
+class HeadersTooLarge(ServiceError):
+    """More bytes of headers than the server reads."""
+
+    status = 431
+
+
 class Unavailable(ServiceError):
     """The server or the model does not answer now."""
 
     status = 503
+
+
+class DeadlineExceeded(ServiceError):
+    """The request's time ended before its answer came."""
+
+    status = 504
 
 
 def too_many_rows(rows: int, limit: int) -> PayloadTooLarge:

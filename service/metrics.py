@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from modelrepo.tensors import ShapeRange
-from service.batching import BatchFacts
+from service.batch import BatchFacts
+from service.batching import Observer
+
+if TYPE_CHECKING:  # a model is given the metrics when it is made
+    from service.model import ServedModel
 
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
@@ -36,30 +40,71 @@ class Metrics:
         )
         self.batch_rows = Histogram("quartet_batch_rows", "Rows in a batch", MODEL, buckets=batch.buckets, registry=on)
         self.padding = Histogram("quartet_padding_share", "Share of a batch that is padding", MODEL, buckets=SHARES, registry=on)
-        self.abandoned_rows = Counter(
-            "quartet_abandoned_rows", "Rows dropped from the queue because their caller left", MODEL, registry=on
+        self.dropped_rows = Counter(
+            "quartet_dropped_rows",
+            "Rows without an answer: refused on arrival (queue, deadline), expired, or abandoned by their caller",
+            (*MODEL, "reason"),
+            registry=on,
         )
+        self.cancelled = Counter("quartet_cancelled_requests", "Callers that left before their answer", MODEL, registry=on)
         self.queue_rows = Gauge("quartet_queue_rows", "Rows waiting", MODEL, registry=on)
+        self.predicted_wait = Gauge("quartet_predicted_wait_seconds", "Until a row that arrives now would run", MODEL, registry=on)
+        self.sessions = Gauge("quartet_sessions", "Sessions that can run batches", MODEL, registry=on)
+        self.sessions_lost = Counter("quartet_sessions_lost", "Sessions that died or hung, and were replaced", MODEL, registry=on)
+        self.loads = Counter("quartet_loads", "Versions loaded, or failed to", ("model", "result"), registry=on)
         self.skipped = Counter(
             "quartet_artifacts_skipped", "Artifacts passed over for the next in order", (*MODEL, "artifact"), registry=on
         )
         self.models = Gauge("quartet_model_info", "1 for what serves", (*MODEL, "artifact", "provider", "precision"), registry=on)
         Gauge("quartet_build_info", "1, with the version", ("version",), registry=on).labels(version("quartet")).set(1)
 
-    def batch_observer(self, model: str, version: str) -> Callable[[BatchFacts], None]:
+    def observer(self, model: str, version: str) -> Observer:
         """What records the batches of one model."""
-        histograms = (self.batch_rows, self.compute_seconds, self.padding, self.queue_seconds)
-        rows, seconds, padding, waits = (histogram.labels(model, version) for histogram in histograms)
+        return _ModelObserver(self, model, version)
 
-        def observe(facts: BatchFacts) -> None:
-            rows.observe(facts.rows)
-            seconds.observe(facts.seconds)
-            padding.observe(facts.padding)
-            for wait in facts.waits:
-                waits.observe(wait)
+    def serves(self, model: ServedModel) -> None:
+        """A version answers from now on."""
+        labels = (model.name, model.version)
+        self.models.labels(*labels, model.artifact.file.path, model.provider, model.candidate.precision).set(1)
+        self.queue_rows.labels(*labels).set_function(lambda: model.batcher.waiting_rows)
+        self.predicted_wait.labels(*labels).set_function(lambda: model.batcher.predicted_wait())
+        self.sessions.labels(*labels).set_function(lambda: len(model.batcher.workers))
+        for way in model.skipped:
+            self.skipped.labels(*labels, way).inc()
 
-        return observe
+    def forgets(self, model: ServedModel) -> None:
+        """A version answers no more: its gauges go, its counters stay, as Prometheus wants."""
+        labels = (model.name, model.version)
+        self.models.remove(*labels, model.artifact.file.path, model.provider, model.candidate.precision)
+        for gauge in (self.queue_rows, self.predicted_wait, self.sessions):
+            gauge.remove(*labels)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _ModelObserver:
+    """The metrics of one version, looked up once."""
+
+    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+        histograms = (metrics.batch_rows, metrics.compute_seconds, metrics.padding, metrics.queue_seconds)
+        self._rows, self._seconds, self._padding, self._waits = (histogram.labels(model, version) for histogram in histograms)
+        reasons = ("queue", "deadline", "expired", "abandoned")
+        self._dropped = {reason: metrics.dropped_rows.labels(model, version, reason) for reason in reasons}
+
+    def batch(self, facts: BatchFacts) -> None:
+        self._rows.observe(facts.rows)
+        self._seconds.observe(facts.merging + facts.computing)
+        self._padding.observe(facts.padding)
+        for wait in facts.waits:
+            self._waits.observe(wait)
+
+    def abandoned(self, rows: int) -> None:
+        self._dropped["abandoned"].inc(rows)
+
+    def refused(self, reason: str, rows: int) -> None:
+        self._dropped[reason].inc(rows)
+
+    def expired(self, rows: int) -> None:
+        self._dropped["expired"].inc(rows)

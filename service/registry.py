@@ -1,182 +1,253 @@
-"""Which version of which model serves, from opening its files to closing its session."""
+"""Which versions of which models serve: register, load, prove, swap, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from modelrepo.manifest import Artifact, Candidate, Manifest
+from modelrepo.errors import RepositoryError
 from modelrepo.repository import ModelVersion, Repository
-from modelrepo.tensors import Array, Tensors
-from runtime.goldens import costs, prove
-from runtime.machine import machine
-from runtime.open import open_session
-from runtime.session import Session, SessionError
-from service.batching import Batcher
 from service.errors import Unavailable, UnknownModel
+from service.loading import LoadFailed, load
 from service.metrics import Metrics
+from service.model import ServedModel
 from service.settings import Settings
+from service.versions import VersionPolicy
 
 log = logging.getLogger("quartet.registry")
 
-
-class LoadFailed(SessionError):
-    """No artifact of a version can serve here; the message says why for each."""
+State = Literal["LOADING", "READY", "UNLOADING", "UNAVAILABLE"]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A session that has proven itself on this machine, and the ways to serve that were passed over for it."""
+@dataclass
+class Entry:
+    """One version as the repository index shows it. `reason` says why it does not serve, or how far its loading is.
 
-    artifact: Artifact
-    candidate: Candidate
-    session: Session
-    goldens: tuple[Tensors, Tensors]
-    costs: dict[tuple[int, int | None], float]
-    skipped: dict[str, str]
-
-
-def load(published: ModelVersion, settings: Settings) -> Loaded:
-    """The first way to serve, in the manifest's order, that this machine can run and whose golden rows come out right.
-
-    Proving runs every promised shape, so the session is warm afterwards. Raises LoadFailed where none does.
+    `files` is what its folder looked like when it failed: until that changes, it is not tried again unasked.
     """
-    inputs, outputs = published.goldens()
-    manifest = published.manifest
-    skipped: dict[str, str] = {}
-    for path, artifact, candidate in published.ways():
-        if settings.device not in ("auto", candidate.device):
-            continue
-        try:
-            session = open_session(path, artifact, candidate, manifest.signature, settings.threads)
-            try:
-                prove(session, inputs, outputs, candidate.golden_tolerance, manifest.task.unit)
-                measured = _costs(manifest, candidate, session, inputs, settings.threads)
-            except BaseException:
-                session.close()
-                raise
-        except SessionError as error:
-            skipped[f"{path.name} on {candidate.provider}"] = str(error)
-            continue
-        _say(published, skipped)
-        return Loaded(artifact, candidate, session, (inputs, outputs), measured, skipped)
-    reasons = "; ".join(f"{way}: {reason}" for way, reason in skipped.items())
-    raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
 
-
-def _say(published: ModelVersion, skipped: dict[str, str]) -> None:
-    """A warning for each reason, which several ways may share."""
-    for reason in dict.fromkeys(skipped.values()):
-        ways = ", ".join(way for way, why in skipped.items() if why == reason)
-        log.warning("%s:%d: %s not used: %s", published.name, published.version, ways, reason)
-
-
-def _costs(
-    manifest: Manifest, candidate: Candidate, session: Session, inputs: Tensors, threads: int
-) -> dict[tuple[int, int | None], float]:
-    """Seconds for each bucket: the exporter's, where it measured on a machine like this one, and otherwise our own."""
-    if candidate.costs and threads == 1 and manifest.machine == machine():
-        return {(cost.batch, cost.length): cost.median_ms / 1e3 for cost in candidate.costs}
-    return costs(session, inputs)
-
-
-class ServedModel:
-    """A version that answers: its files' facts, its session, and the batcher in front of it."""
-
-    def __init__(self, published: ModelVersion, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
-        self.name = published.name
-        self.version = str(published.version)
-        self.manifest = published.manifest
-        self.artifact = loaded.artifact
-        self.candidate = loaded.candidate
-        self.provider = loaded.session.provider
-        self.max_rows = settings.max_queue_rows
-        self.skipped = loaded.skipped
-        self.goldens = loaded.goldens
-        self._session = loaded.session
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-{self.version}")
-        self.batcher = Batcher(
-            self.manifest.signature,
-            loaded.session.run,
-            self._executor,
-            settings.max_queue_rows,
-            metrics.batch_observer(self.name, self.version),
-            metrics.abandoned_rows.labels(self.name, self.version).inc,
-            loaded.costs,
-        )
-
-    async def infer(self, inputs: Mapping[str, Array]) -> Tensors:
-        """Outputs for the rows of `inputs`; the mask may be left out. Raises SignatureError, QueueFull, Unavailable."""
-        signature = self.manifest.signature
-        complete = signature.complete(inputs)
-        rows, length = signature.check(complete)
-        signature.check_values(complete)
-        return await self.batcher.submit(complete, rows, length)
-
-    async def close(self) -> None:
-        """Answer what was accepted, then give back the session."""
-        await self.batcher.drain()
-        self._executor.shutdown()
-        self._session.close()
+    name: str
+    version: int
+    state: State
+    reason: str = ""
+    model: ServedModel | None = None
+    files: tuple[object, ...] = ()
 
 
 class Registry:
-    """The models being served, by name."""
+    """All versions that serve or should. Its methods belong to the event loop."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._models: dict[str, ServedModel] = {}
-        self.ready = False
+        self._repository = Repository(settings.repository)
+        self._policy = VersionPolicy.parse(settings.versions)
+        self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._unloaded: set[str] = set()
+        self._draining: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._watching: asyncio.Task[None] | None = None
+        self.stopping = False
+        """Whether the server is on its way out: no longer ready, though it still answers."""
 
-    async def load_all(self) -> None:
-        """Open the repository and load the newest version of every model; ready only when all of them are.
+    # Starting and stopping
 
-        Raises RepositoryError or LoadFailed, after which nothing is loaded.
+    async def start(self) -> asyncio.Task[None]:
+        """Open the repository and begin to load; the task ends when every version is ready, or with what kept one from it.
+
+        Raises RepositoryError or LoadFailed where there is nothing whole to load.
         """
-        repository = Repository(self._settings.repository)
-        names = repository.models()
-        if not names:
+        return asyncio.ensure_future(self._load_all(await self._open_all()))
+
+    async def _open_all(self) -> list[ModelVersion]:
+        """Every version that is to serve, each file checked."""
+        opened: list[ModelVersion] = []
+        for name in await asyncio.to_thread(self._repository.models):
+            for version in self._policy.choose(name, await asyncio.to_thread(self._repository.versions, name)):
+                opened.append(await asyncio.to_thread(self._repository.open, name, version))
+                self._entries[name][version] = Entry(name, version, "LOADING", "waiting for its turn")
+        if not opened:
             raise LoadFailed(f"{str(self._settings.repository)!r} holds no models: publish one with `python -m export`")
-        try:
-            for name in names:
-                published = await asyncio.to_thread(repository.open, name)
-                loaded = await asyncio.to_thread(load, published, self._settings)
-                self._add(ServedModel(published, loaded, self._settings, self._metrics))
-        except BaseException:
-            await self.close()
-            raise
-        self.ready = True
+        return opened
 
-    def _add(self, model: ServedModel) -> None:
-        labels = (model.name, model.version)
-        self._metrics.models.labels(*labels, model.artifact.file.path, model.provider, model.candidate.precision).set(1)
-        self._metrics.queue_rows.labels(*labels).set_function(lambda: model.batcher.waiting_rows)
-        for way in model.skipped:
-            self._metrics.skipped.labels(*labels, way).inc()
-        self._models[model.name] = model
-        log.info("%s:%s is ready: %s on %s", *labels, model.artifact.file.path, model.provider)
-
-    def models(self) -> list[ServedModel]:
-        """All served models, by name."""
-        return [self._models[name] for name in sorted(self._models)]
-
-    def get(self, name: str, version: str | None = None) -> ServedModel:
-        """A served model. Raises UnknownModel, and Unavailable before start-up has ended or while shutting down."""
-        if not self.ready:
-            raise Unavailable("the server is shutting down: send the request to another instance")
-        model = self._models.get(name)
-        if model is None:
-            raise UnknownModel(f"no model {name!r}; served are {', '.join(sorted(self._models))}")
-        if version is not None and version != model.version:
-            raise UnknownModel(f"model {name!r} has no version {version!r} here; served is {model.version}")
-        return model
+    async def _load_all(self, opened: list[ModelVersion]) -> None:
+        for published in opened:
+            await self._load(published)
+        self._started = True
+        if self._settings.watch:
+            self._watching = asyncio.ensure_future(self._watch())
 
     async def close(self) -> None:
         """Not ready any more; then drain and close every model."""
-        self.ready = False
-        await asyncio.gather(*(model.close() for model in self._models.values()))
-        self._models.clear()
+        self.stopping = True
+        if self._watching is not None:
+            self._watching.cancel()
+        for entry in self.index():
+            if entry.state == "READY":
+                self._leave(entry, "shutting down")
+        await asyncio.gather(*self._draining)
+
+    # Answering
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model that should serve does, and the server is to go on."""
+        return self._started and not self.stopping and not self.waiting_for()
+
+    def waiting_for(self) -> dict[str, str]:
+        """What keeps the server from being ready, by version: its loading, or a session that is being replaced.
+
+        A version that failed to load while another serves in its place is no reason.
+        """
+        reasons: dict[str, str] = {}
+        for versions in self._entries.values():
+            serving = [entry for entry in versions.values() if entry.model is not None and entry.model.ready]
+            for entry in versions.values():
+                if entry.model is not None and not entry.model.ready and entry.state == "READY":
+                    reasons[f"{entry.name}:{entry.version}"] = entry.model.fault or "it has no session"
+                elif entry.state == "LOADING" and not serving:
+                    reasons[f"{entry.name}:{entry.version}"] = entry.reason
+        return reasons
+
+    def models(self) -> list[ServedModel]:
+        """All versions that serve, by name and then version."""
+        return [
+            entry.model
+            for name in sorted(self._entries)
+            for _, entry in sorted(self._entries[name].items())
+            if entry.model is not None and entry.state == "READY"
+        ]
+
+    def get(self, name: str, version: str | None = None) -> ServedModel:
+        """The newest version of a model that serves, or the one named. Raises UnknownModel, and Unavailable while starting."""
+        versions = self._entries.get(name, {})
+        serving = {str(number): entry.model for number, entry in sorted(versions.items()) if entry.state == "READY"}
+        model = serving.get(version) if version is not None else next(reversed(serving.values()), None)
+        if model is not None:
+            return model
+        for number, entry in versions.items():
+            if entry.state == "LOADING" and version in (None, str(number)):
+                raise Unavailable(f"model {name!r} version {number} is loading: {entry.reason}")
+        if version is not None and serving:
+            raise UnknownModel(f"model {name!r} has no version {version!r} here; it has {', '.join(serving)}")
+        known = sorted({model.name for model in self.models()})
+        raise UnknownModel(f"no model {name!r}; served are {', '.join(known) or 'none'}")
+
+    def index(self) -> list[Entry]:
+        """Every version known, serving or not, by name and version."""
+        return [entry for name in sorted(self._entries) for _, entry in sorted(self._entries[name].items())]
+
+    # Changing what serves
+
+    async def load(self, name: str) -> None:
+        """Serve what the repository and the version policy now say of a model: new versions first, then leave the old ones.
+
+        Raises ModelNotFound, RepositoryError or LoadFailed; whatever served before goes on serving then.
+        """
+        self._unloaded.discard(name)
+        await self._sync(name, again=True)
+
+    async def unload(self, name: str) -> None:
+        """Answer what was accepted, and serve a model no more. Raises UnknownModel."""
+        async with self._locks[name]:
+            serving = [entry for entry in self._entries.get(name, {}).values() if entry.state == "READY"]
+            if not serving:
+                self.get(name)
+            self._unloaded.add(name)
+            for entry in serving:
+                self._leave(entry, "unloaded on request")
+
+    async def _watch(self) -> None:
+        """Look at the repository again and again, and serve what has been published since; a failure is noted and told once."""
+        while True:
+            await asyncio.sleep(self._settings.watch)
+            try:
+                names = await asyncio.to_thread(self._repository.models)
+            except RepositoryError as error:
+                log.warning("watching goes on: %s", error)
+                continue
+            for name in names:
+                if name in self._unloaded:
+                    continue
+                try:
+                    await self._sync(name, again=False)
+                except (RepositoryError, LoadFailed) as error:
+                    log.warning("%s stays as it is: %s", name, error)
+
+    async def _sync(self, name: str, again: bool) -> None:
+        """Load what is wanted and does not serve; leave what is not wanted once all of that succeeded.
+
+        Without `again`, what failed before is left alone as long as its folder looks the same.
+        """
+        async with self._locks[name]:
+            published = await asyncio.to_thread(self._repository.versions, name)
+            wanted = self._policy.choose(name, published)
+            failures: list[Exception] = []
+            for version in wanted:
+                entry = self._entries[name].get(version)
+                if entry is not None and entry.state == "READY":
+                    continue
+                if entry is not None and entry.model is not None:
+                    await asyncio.gather(*self._draining)  # it is on its way out, and comes back anew
+                files = await asyncio.to_thread(_fingerprint, self._settings.repository / name / str(version))
+                if entry is not None and not again and entry.files == files:
+                    failures.append(LoadFailed(entry.reason))
+                    continue
+                entry = self._entries[name][version] = Entry(name, version, "LOADING", "checking its files", files=files)
+                try:
+                    await self._load(await asyncio.to_thread(self._repository.open, name, version))
+                except (RepositoryError, LoadFailed) as error:
+                    entry.state, entry.reason = "UNAVAILABLE", str(error)
+                    self._metrics.loads.labels(name, "failed").inc()
+                    failures.append(error)
+                    log.warning("%s:%d could not be loaded: %s", name, version, error)
+            if not failures:
+                for entry in list(self._entries[name].values()):
+                    if entry.version not in wanted and entry.state == "READY":
+                        self._leave(entry, "not in the version policy any more")
+            elif again:
+                raise failures[0]
+
+    async def _load(self, published: ModelVersion) -> None:
+        """Open, warm and prove a version, then let it answer. Raises LoadFailed or RepositoryError."""
+        entry = self._entries[published.name][published.version]
+        loop = asyncio.get_running_loop()
+
+        def progress(text: str) -> None:
+            loop.call_soon_threadsafe(setattr, entry, "reason", text)
+
+        loaded = await asyncio.to_thread(load, published, self._settings, progress)
+        model = ServedModel(loaded, self._settings, self._metrics)
+        self._metrics.serves(model)
+        self._metrics.loads.labels(model.name, "succeeded").inc()
+        await asyncio.sleep(0)  # what `progress` still has to say comes before the end
+        entry.model, entry.state, entry.reason = model, "READY", ""
+        log.info("%s:%s is ready: %s on %s", model.name, model.version, model.artifact.file.path, model.provider)
+
+    def _leave(self, entry: Entry, reason: str) -> None:
+        """Let a version answer no new requests; it is closed when those it has are answered."""
+        entry.state, entry.reason = "UNLOADING", reason
+        task = asyncio.ensure_future(self._close(entry))
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)
+
+    async def _close(self, entry: Entry) -> None:
+        model = entry.model
+        assert model is not None
+        await model.close()
+        entry.model, entry.state = None, "UNAVAILABLE"
+        self._metrics.forgets(model)
+        log.info("%s:%s is closed: %s", model.name, model.version, entry.reason)
+
+
+def _fingerprint(folder: Path) -> tuple[object, ...]:
+    """What a version's folder looks like from outside: a name, size and time for each file."""
+    try:
+        return tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")))
+    except OSError:  # it is being changed at this moment
+        return ()

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from service.versions import VersionPolicy
 
 # Not QUARTET_: Kubernetes gives the pods beside a Service called `quartet` variables such as QUARTET_PORT=tcp://10.0.0.1:80.
 PREFIX = "QUARTET_SERVE_"
@@ -38,11 +39,30 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="cuda fails where no GPU can be used")
-    threads: int = Field(default=1, ge=1, description="cores one batch uses on the CPU")
+    versions: str = Field(default="latest:1", description="which serve: latest:N, all or 1,3; for one model: 'NAME=all'")
+    watch: float = Field(default=0, ge=0, description="seconds between looks at the repository for new versions; 0: never")
+    control: Literal["auto", "on", "off"] = Field(
+        default="auto", description="whether callers may load and unload models; auto: where only this machine can call"
+    )
+    instances: int = Field(default=1, ge=1, description="sessions of each model, which run batches at the same time")
+    threads: int = Field(default=0, ge=0, description="cores one batch uses on the CPU; 0: those of the container but one")
     max_queue_rows: int = Field(default=4096, ge=1, description="rows of one model that may wait; beyond it 429")
-    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="longest request body; beyond it 413")
-    drain_seconds: int = Field(default=25, ge=0, description="time that requests in flight get to finish after SIGTERM")
+    max_queue_delay_ms: float = Field(default=0, ge=0, description="how long a batch waits for more rows; 0: not at all")
+    timeout_ms: float = Field(default=30_000, ge=0, description="for a request that names no timeout of its own; 0: none")
+    watchdog_seconds: float = Field(default=60, ge=0, description="a batch that runs longer has lost its session; 0: never")
+    overload_status: Literal[429, 503] = Field(default=429, description="status of what is refused because too much waits")
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1, description="longest request body, unpacked; beyond it 413")
+    max_header_bytes: int = Field(default=64 * 1024, ge=1024, description="longest request line and headers; beyond it 431")
+    read_timeout: float = Field(default=30, gt=0, description="seconds a request may take to arrive; then it is cut off")
+    drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
+    drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+
+    @field_validator("versions")
+    @classmethod
+    def _is_a_policy(cls, text: str) -> str:
+        VersionPolicy.parse(text)
+        return text
 
 
 def read(arguments: list[str]) -> Settings:

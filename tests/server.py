@@ -32,7 +32,20 @@ class Server:
 
 @contextmanager
 def serving(repository: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "service", "--repository", str(repository), "--port", "0", "--device", "cpu", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "--repository",
+        str(repository),
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+        "--drain-delay",
+        "0",
+        *options,
+    ]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Server(process)

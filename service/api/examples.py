@@ -11,7 +11,7 @@ import numpy as np
 
 from modelrepo.tensors import Array, Tensors
 from service.codec import predictions, tensor
-from service.registry import ServedModel
+from service.model import ServedModel
 
 
 def golden_row(model: ServedModel) -> tuple[Tensors, Tensors]:

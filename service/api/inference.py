@@ -12,8 +12,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
@@ -23,7 +23,8 @@ from service import errors
 from service.codec import instances, predictions, tensor, v2
 from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable, UnsupportedMediaType
 from service.metrics import Metrics
-from service.registry import Registry, ServedModel
+from service.model import ServedModel
+from service.registry import Registry
 
 log = logging.getLogger("quartet.api")
 
@@ -77,8 +78,10 @@ class InferenceFirst:
             body = await self._read(headers, receive)
             model = self.registry.get(name, version)
             labels = (model.name, model.version)
-            content, answer_headers = await self._interfaces[interface](model, body, headers)
+            with model.called(), _unless_gone(receive):
+                content, answer_headers = await self._interfaces[interface](model, body, headers)
         except ClientGone:
+            self._metrics.cancelled.labels(*labels).inc()
             return
         except asyncio.CancelledError:  # the time for draining is over
             log.warning("%s %s was given up while shutting down", interface, name)
@@ -92,6 +95,8 @@ class InferenceFirst:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
         self._metrics.requests.labels(*labels, interface, status).inc()
         self._metrics.request_seconds.labels(*labels, interface).observe(time.perf_counter() - started)
+        if self.registry.stopping:
+            answer_headers = {**answer_headers, "connection": "close"}  # so that the caller turns to another instance
         await _respond(send, status, content, answer_headers)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
@@ -116,6 +121,29 @@ class InferenceFirst:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+@contextmanager
+def _unless_gone(receive: Receive) -> Iterator[None]:
+    """A block that ends with ClientGone where the connection breaks meanwhile: its rows are taken back out of the queue."""
+    answering = asyncio.current_task()
+    assert answering is not None
+
+    async def broken() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        answering.cancel()
+
+    watching = asyncio.ensure_future(broken())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not watching.done() or watching.cancelled():
+            raise
+        answering.uncancel()
+        raise ClientGone from None
+    finally:
+        watching.cancel()
+
+
 async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     """The Open Inference Protocol."""
     request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.max_rows)
@@ -124,8 +152,8 @@ async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
         if given is not None and given.dtype != spec.numpy_dtype:
             found, expected = tensor.datatype(given.dtype), tensor.datatype(spec.dtype)
             raise InvalidRequest(f"input {spec.name!r} has datatype {found}; the model takes {expected}")
-    outputs = await model.infer(request.inputs)
-    content, header_length = v2.encode(request, model.name, model.version, outputs)
+    answer = await model.infer(request.inputs)
+    content, header_length = v2.encode(request, model.name, model.version, answer.outputs)
     if header_length is None:
         return content, {"content-type": JSON}
     return content, {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length)}
@@ -135,8 +163,8 @@ async def predict_instances(model: ServedModel, body: bytes, headers: Headers) -
     """Instances in, predictions out."""
     task = model.manifest.task
     inputs, top_k = await _decoded(body, instances.decode, model.manifest.signature, task, model.max_rows)
-    outputs = await model.infer(inputs)
-    return predictions.encode(model.name, model.version, task, outputs[task.output], top_k), {"content-type": JSON}
+    answer = await model.infer(inputs)
+    return predictions.encode(model.name, model.version, task, answer.outputs[task.output], top_k), {"content-type": JSON}
 
 
 async def _decoded(body: bytes, decode: Callable[Concatenate[bytes, P], T], *more: P.args, **options: P.kwargs) -> T:

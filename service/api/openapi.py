@@ -11,7 +11,8 @@ from modelrepo.tasks import Multiclass, Regression
 from modelrepo.tensors import ShapeRange, TensorSpec
 from service.api import examples
 from service.codec import tensor
-from service.registry import Registry, ServedModel
+from service.model import ServedModel
+from service.registry import Registry
 
 Schema = dict[str, Any]
 

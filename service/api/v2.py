@@ -12,7 +12,8 @@ from modelrepo.manifest import Candidate
 from modelrepo.tensors import TensorSpec
 from service.codec import tensor
 from service.errors import Unavailable
-from service.registry import Registry, ServedModel
+from service.model import ServedModel
+from service.registry import Registry
 
 EXTENSIONS = ["binary_tensor_data"]  # only what is really there
 PLATFORMS = {"onnx": "onnx_onnxv1", "tensorrt": "tensorrt_plan"}
@@ -90,8 +91,10 @@ def router(registry: Registry) -> APIRouter:
     @api.get("/v2/health/ready")
     async def ready() -> Ready:
         """Whether every model is loaded, warmed and proven; 503 while shutting down."""
-        if not registry.ready:
+        if registry.stopping:
             raise Unavailable("the server is shutting down")
+        if not registry.ready:
+            raise Unavailable("not ready: " + "; ".join(f"{name}: {why}" for name, why in registry.waiting_for().items()))
         return Ready()
 
     @api.get("/v2/models")

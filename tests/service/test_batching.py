@@ -2,58 +2,97 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching import INLINE_SECONDS, Batcher, BatchFacts, Work, form, merge, padding, split
-from service.errors import PayloadTooLarge, QueueFull, Unavailable
+from service.batch import BatchFacts
+from service.batching import INLINE_SECONDS, Batcher, Limits
+from service.errors import DeadlineExceeded, PayloadTooLarge, Refused, Unavailable, Unprocessable
+from service.worker import Worker
 from tests import micro
 
 
 class Session:
-    """Stands in for a session: records batches, can be held closed, and fails where a row holds POISON."""
+    """Stands in for a session: records batches, can be held closed, fails where a row holds POISON, and dies of DEADLY."""
 
     POISON = 666.0
+    DEADLY = 667.0
 
-    def __init__(self, answer=micro.double) -> None:
+    def __init__(self) -> None:
         self.batches: list[int] = []
         self.threads: list[threading.Thread] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
-        self._answer = answer
+        self.closed = threading.Event()
+        self.dead = False
 
     def run(self, inputs):
         self.entered.set()
         assert self.gate.wait(10)
-        first = next(iter(inputs.values()))
-        self.batches.append(len(first))
+        x = inputs["x"]
+        self.batches.append(len(x))
         self.threads.append(threading.current_thread())
-        if (first == self.POISON).any():
+        self.dead = self.dead or bool((x == self.DEADLY).any())
+        if self.dead:
+            raise RuntimeError("the device is gone")
+        if (x == self.POISON).any():
             raise ValueError("poison")
-        return self._answer(inputs)
+        return micro.double(inputs)
+
+    def check(self):
+        if self.dead:
+            raise RuntimeError("the device is gone")
+
+    def close(self):
+        self.closed.set()
 
 
 class Bench:
-    """A batcher on a session, with what it observed."""
+    """A batcher on sessions, with what it observed; `heal` puts a new session in the place of a lost one."""
 
-    def __init__(self, session: Session, signature=micro.DOUBLE, max_queue_rows: int = 1000, costs=None) -> None:
-        self.session = session
+    def __init__(self, costs=None, sessions: int = 1, heal: bool = True, **limits) -> None:
         self.facts: list[BatchFacts] = []
-        self.abandoned: list[int] = []
-        self.executor = ThreadPoolExecutor(1)
-        observers = (self.facts.append, self.abandoned.append)
-        self.batcher = Batcher(signature, session.run, self.executor, max_queue_rows, *observers, costs or {})
+        self.dropped: list[tuple[str, int]] = []
+        self.losses: list[str] = []
+        self.sessions: list[Session] = []
+        self._heal = heal
+        self.batcher = Batcher(micro.DOUBLE, costs or {}, Limits(**{"queue_rows": 1000, **limits}), self, self.lost)
+        for _ in range(sessions):
+            self.add()
 
-    async def ask(self, *values: float) -> list[float]:
+    @property
+    def session(self) -> Session:
+        return self.sessions[0]
+
+    def add(self):
+        self.sessions.append(Session())
+        self.batcher.add(Worker(self.sessions[-1], Session.check, "session"))
+
+    def lost(self, worker, error):
+        self.losses.append(str(error))
+        if self._heal:
+            self.add()
+
+    def batch(self, facts):
+        self.facts.append(facts)
+
+    def abandoned(self, rows):
+        self.dropped.append(("abandoned", rows))
+
+    def refused(self, reason, rows):
+        self.dropped.append((reason, rows))
+
+    def expired(self, rows):
+        self.dropped.append(("expired", rows))
+
+    async def ask(self, *values: float, **options) -> list[float]:
         x = np.repeat(np.array(values, np.float32)[:, None], 2, axis=1)
-        answer = await self.batcher.submit({"x": x}, len(values), None)
-        return answer["logits"][:, 0].tolist()
+        answer = await self.batcher.submit({"x": x}, len(values), None, **options)
+        return answer.outputs["logits"][:, 0].tolist()
 
     async def held(self) -> asyncio.Task[list[float]]:
         """A first request that keeps the session busy until the gate opens."""
@@ -62,78 +101,35 @@ class Bench:
         await asyncio.to_thread(self.session.entered.wait, 10)
         return task
 
-    def ask_soon(self, *values: float) -> asyncio.Task[list[float]]:
-        return asyncio.ensure_future(self.ask(*values))
+    def ask_soon(self, *values: float, **options) -> asyncio.Task[list[float]]:
+        return asyncio.ensure_future(self.ask(*values, **options))
 
 
 def run(scenario, **options) -> Bench:
     async def main() -> Bench:
-        bench = Bench(Session(), **options)
+        bench = Bench(**options)
         try:
             await asyncio.wait_for(scenario(bench), 20)
         finally:
-            bench.session.gate.set()
-            bench.executor.shutdown()
+            for session in bench.sessions:
+                session.gate.set()
+            for worker in bench.batcher.workers:
+                worker.close()
         return bench
 
     return asyncio.run(main())
 
 
-def work(rows: int, given_up: bool = False) -> Work:
-    """Rows without a caller: forming, merging and splitting never look at the answer."""
-    x = np.random.default_rng(rows).random((rows, 2)).astype(np.float32)
-    return Work({"x": x}, rows, None, answer=None, queued=not given_up)
-
-
-@given(st.lists(st.tuples(st.integers(1, 8), st.booleans()), max_size=30))
-def test_forming_keeps_order_respects_the_limit_and_loses_nothing(given_):
-    works = [work(rows, given_up) for rows, given_up in given_]
-    queue = deque(works)
-    formed = []
-    while queue:
-        batch = form(queue, 8)
-        assert batch or not queue
-        assert sum(item.rows for item in batch) <= 8
-        formed += batch
-    assert formed == [item for item, (_, given_up) in zip(works, given_, strict=True) if not given_up]
-    assert not any(item.queued for item in works)
-
-
-@given(st.lists(st.integers(1, 8), min_size=1, max_size=8))
-def test_splitting_undoes_merging(rows):
-    works = [work(count) for count in rows]
-    merged = merge(micro.DOUBLE, works)
-    assert len(merged["x"]) == sum(rows)
-    for item, part in zip(works, split(micro.double(merged), works), strict=True):
-        np.testing.assert_array_equal(part["logits"], micro.double(dict(item.inputs))["logits"])
-
-
-@given(st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=4), min_size=1, max_size=4), st.randoms())
-def test_sequences_of_any_lengths_get_the_answers_they_get_alone(requests, random):
-    works, alone = [], []
-    for lengths in requests:
-        mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
-        sequence = np.array([[[random.random()] for _ in range(max(lengths))] for _ in lengths], np.float32)
-        inputs = {"sequence": sequence * mask[:, :, None], "mask": mask}
-        works.append(Work(inputs, len(lengths), max(lengths), answer=None))
-        alone.append(micro.mean(inputs)["values"])
-    merged = merge(micro.MEAN, works)
-    assert merged["mask"].shape[1] in micro.LENGTH.buckets
-    for part, expected in zip(split(micro.mean(merged), works), alone, strict=True):
-        np.testing.assert_allclose(part["values"], expected, rtol=1e-6)
-    real = sum(map(sum, requests))
-    assert padding(micro.MEAN, works) == pytest.approx(1 - real / merged["mask"].size)
-
-
-@given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20), min_size=1, max_size=20))
-def test_each_caller_gets_exactly_its_own_rows(requests):
+@given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20), min_size=1, max_size=20), st.integers(1, 3))
+def test_each_caller_gets_exactly_its_own_rows(requests, sessions):
     async def scenario(bench):
         answers = await asyncio.gather(*(bench.ask(*values) for values in requests))
         assert answers == [[2 * value for value in values] for values in requests]
 
-    bench = run(scenario)
-    assert sum(bench.session.batches) == sum(map(len, requests))
-    assert max(bench.session.batches) <= micro.BATCH.max
+    bench = run(scenario, sessions=sessions)
+    batches = [size for session in bench.sessions for size in session.batches]
+    assert sum(batches) == sum(map(len, requests))
+    assert max(batches) <= micro.BATCH.max
 
 
 def test_an_idle_session_starts_at_once_with_all_that_arrived_together():
@@ -200,7 +196,7 @@ def test_one_of_four_callers_cancelled_and_the_other_three_are_answered():
 
     bench = run(scenario)
     assert bench.session.batches == [1, 3], "the cancelled row never ran"
-    assert bench.abandoned == [1]
+    assert bench.dropped == [("abandoned", 1)]
 
 
 def test_a_caller_that_leaves_while_its_batch_runs_hurts_nobody():
@@ -220,7 +216,7 @@ def test_a_poisonous_request_fails_alone():
         requests = [bench.ask(value) for value in (1, 2, Session.POISON, 4, 5)]
         answers = await asyncio.gather(*requests, return_exceptions=True)
         assert [answers[i] for i in (0, 1, 3, 4)] == [[2], [4], [8], [10]]
-        assert isinstance(answers[2], ValueError)
+        assert isinstance(answers[2], Unprocessable)
         assert await bench.ask(7) == [14], "the batcher goes on"
 
     run(scenario)
@@ -231,7 +227,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back():
         first = await bench.held()
         waiting = bench.ask_soon(1, 2, 3)
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match="3 rows are waiting and 2 more would exceed 4") as refused:
+        with pytest.raises(Refused, match="3 rows are waiting and 2 more would exceed 4") as refused:
             await bench.ask(8, 9)
         assert refused.value.retry_after >= 1
         assert not waiting.done()
@@ -240,7 +236,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back():
         assert await first == [1]
         assert await bench.ask(8, 9) == [16, 18], "room again"
 
-    run(scenario, max_queue_rows=4)
+    run(scenario, queue_rows=4)
 
 
 def test_rows_given_up_make_room_in_the_queue_at_once():
@@ -258,8 +254,8 @@ def test_rows_given_up_make_room_in_the_queue_at_once():
         assert await another == [10, 12, 14, 16]
         await first
 
-    bench = run(scenario, max_queue_rows=4)
-    assert bench.abandoned == [2, 2]
+    bench = run(scenario, queue_rows=4)
+    assert bench.dropped == [("abandoned", 2), ("abandoned", 2)]
 
 
 def test_a_request_that_no_queue_would_hold_is_told_to_split_not_to_retry():
@@ -267,7 +263,7 @@ def test_a_request_that_no_queue_would_hold_is_told_to_split_not_to_retry():
         with pytest.raises(PayloadTooLarge, match="the request has 5 rows; at most 4 are taken at once"):
             await bench.ask(1, 2, 3, 4, 5)
 
-    run(scenario, max_queue_rows=4)
+    run(scenario, queue_rows=4)
 
 
 def test_when_one_part_of_a_long_request_fails_its_other_parts_do_not_run():
@@ -277,7 +273,7 @@ def test_when_one_part_of_a_long_request_fails_its_other_parts_do_not_run():
         long = bench.ask_soon(*values)
         await asyncio.sleep(0)
         bench.session.gate.set()
-        with pytest.raises(ValueError, match="poison"):
+        with pytest.raises(Unprocessable, match="the model cannot compute these rows: poison"):
             await long
         await first
         assert bench.batcher.waiting_rows == 0
@@ -301,3 +297,172 @@ def test_draining_answers_what_was_accepted_and_refuses_the_rest():
         assert (await first, await accepted) == ([1], [2])
 
     run(scenario)
+
+
+SLOW = {(size, None): 1.0 for size in micro.BATCH.buckets}  # seconds: far from the inline path, and easy to add up
+
+
+def test_what_cannot_be_answered_in_time_is_refused_on_arrival_with_the_wait_to_expect():
+    async def scenario(bench):
+        first = await bench.held()
+        waiting = bench.ask_soon(*range(8))
+        await asyncio.sleep(0)
+        assert bench.batcher.predicted_wait() == pytest.approx(2, abs=0.5), "one batch runs, one waits"
+        with pytest.raises(Refused, match=r"would take about \d+ ms, \d+ of them waiting, and the timeout is 1000 ms") as refused:
+            await bench.ask(1, timeout=1.0)
+        assert refused.value.retry_after == 2
+        patient = bench.ask_soon(1, timeout=10.0)
+        await asyncio.sleep(0)
+        bench.session.gate.set()
+        await asyncio.gather(first, waiting, patient)
+
+    assert run(scenario, costs=SLOW).dropped == [("deadline", 1)]
+
+
+def test_an_idle_session_takes_what_it_is_predicted_to_be_too_slow_for():
+    async def scenario(bench):
+        assert await bench.ask(1, timeout=0.5) == [2]
+
+    run(scenario, costs=SLOW)
+
+
+def test_the_status_of_a_refusal_is_a_setting():
+    async def scenario(bench):
+        first = await bench.held()
+        with pytest.raises(Refused) as refused:
+            await asyncio.gather(bench.ask(1, 2), bench.ask(3, 4))
+        assert refused.value.status == 503
+        bench.session.gate.set()
+        await first
+
+    run(scenario, queue_rows=2, refusal=503)
+
+
+def test_what_expires_while_queued_is_answered_at_its_deadline_and_never_runs():
+    async def scenario(bench):
+        first = await bench.held()
+        with pytest.raises(DeadlineExceeded, match="no answer within the timeout of 20 ms; it ended waiting for a session"):
+            await bench.ask(1, 2, timeout=0.02)
+        assert bench.batcher.waiting_rows == 0
+        bench.session.gate.set()
+        await first
+        assert await bench.ask(3) == [6]
+
+    bench = run(scenario)
+    assert bench.session.batches == [1, 1]
+    assert bench.dropped == [("expired", 2)]
+
+
+def test_a_deadline_covers_computing_too():
+    async def scenario(bench):
+        bench.session.gate.clear()
+        with pytest.raises(DeadlineExceeded, match="it ended while it ran"):
+            await bench.ask(1, timeout=0.02)
+        bench.session.gate.set()
+        assert await bench.ask(2) == [4]
+
+    assert run(scenario).dropped == [("expired", 1)]
+
+
+def test_a_higher_priority_overtakes():
+    async def scenario(bench):
+        first = await bench.held()
+        order = []
+        tasks = [bench.ask_soon(*[value] * 8, priority=priority) for value, priority in ((1, 0), (2, 4), (3, 1), (4, 2))]
+        for value, task in enumerate(tasks, 1):
+            task.add_done_callback(lambda _, value=value: order.append(value))
+        await asyncio.sleep(0)
+        bench.session.gate.set()
+        await asyncio.gather(first, *tasks)
+        assert order == [3, 4, 1, 2]
+
+    run(scenario)
+
+
+def test_a_low_priority_is_put_off_by_a_bounded_time_only(monkeypatch):
+    monkeypatch.setattr("service.batching.HEAD_START", 0.01)
+
+    async def scenario(bench):
+        first = await bench.held()
+        order = []
+        low = bench.ask_soon(*[1] * 8, priority=4)
+        low.add_done_callback(lambda _: order.append("low"))
+        await asyncio.sleep(0.05)  # longer than three head starts
+        high = bench.ask_soon(*[2] * 8, priority=1)
+        high.add_done_callback(lambda _: order.append("high"))
+        await asyncio.sleep(0)
+        bench.session.gate.set()
+        await asyncio.gather(first, low, high)
+        assert order == ["low", "high"]
+
+    run(scenario)
+
+
+def test_a_window_counts_from_its_first_row_and_a_full_batch_does_not_wait_for_its_end():
+    async def scenario(bench):
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        assert await asyncio.gather(bench.ask(1), bench.ask(2)) == [[2], [4]]
+        assert loop.time() - started >= 0.05
+        started = loop.time()
+        await bench.ask(*range(8))
+        assert loop.time() - started < 0.05
+
+    bench = run(scenario, queue_delay=0.05)
+    assert bench.session.batches == [2, 8]
+    assert [facts.reason for facts in bench.facts] == ["window", "full"]
+
+
+def test_two_sessions_run_two_batches_at_once():
+    async def scenario(bench):
+        for session in bench.sessions:
+            session.gate.clear()
+        tasks = [bench.ask_soon(*range(8)), bench.ask_soon(*range(8))]
+        for session in bench.sessions:
+            assert await asyncio.to_thread(session.entered.wait, 10)
+        for session in bench.sessions:
+            session.gate.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario, sessions=2)
+
+
+def test_a_session_that_dies_is_replaced_and_those_that_were_on_it_are_answered_all_the_same():
+    async def scenario(bench):
+        requests = [bench.ask(value) for value in (1, 2, Session.DEADLY, 4)]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert [answers[i] for i in (0, 1, 3)] == [[2], [4], [8]]
+        assert isinstance(answers[2], Unavailable), "it killed two sessions: the third is spared"
+        assert await bench.ask(7) == [14]
+
+    bench = run(scenario)
+    assert bench.losses == ["the device is gone"] * 2
+    assert all(session.closed.wait(10) for session in bench.sessions[:2])
+
+
+def test_a_session_that_hangs_is_replaced_and_its_rows_are_answered_by_the_next():
+    async def scenario(bench):
+        first = await bench.held()
+        assert await first == [1]
+        assert await bench.ask(2) == [4]
+
+    bench = run(scenario, watchdog=0.05)
+    assert bench.losses == ["a batch did not end within 0.05 s"]
+    assert len(bench.sessions) == 2
+
+
+def test_without_a_session_callers_are_told_and_served_again_once_there_is_one():
+    async def scenario(bench):
+        waiting = bench.ask_soon(Session.DEADLY)
+        while not bench.losses:
+            await asyncio.sleep(0.001)
+        bench.batcher.fail(Unavailable("no session"))
+        with pytest.raises(Unavailable, match="no session"):
+            await waiting
+        with pytest.raises(Unavailable, match="no session"):
+            await bench.ask(1)
+        bench.batcher.fail(None)
+        bench.add()
+        assert await bench.ask(1) == [2]
+
+    run(scenario, heal=False)

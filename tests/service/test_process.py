@@ -102,6 +102,81 @@ def test_sigterm_answers_every_request_in_flight_before_the_process_ends(tmp_pat
         assert [(status, body["predictions"][0]["values"]["sum"]) for status, body in answers] == [(200, n + 1) for n in range(12)]
 
 
+def status(server, path):
+    connection = http.client.HTTPConnection(server.address, timeout=30)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_after_sigterm_it_is_not_ready_and_answers_until_the_drain_delay_is_over_or_a_second_signal_hurries_it(tmp_path):
+    micro.publish_double(tmp_path)
+    with serving(tmp_path, "--drain-delay", "60") as server:
+        assert status(server, "/v2/health/ready") == 200
+        server.process.send_signal(signal.SIGTERM)
+        while status(server, "/v2/health/ready") != 503:
+            pass
+        assert status(server, "/v2/health/live") == 200
+        assert post(server.address, "/models/double/predict", {"instances": [[1, 2]]})[0] == 200
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_process_with_the_reason(tmp_path):
+    micro.publish_double(tmp_path, factor=2.5)
+    done = failing("--repository", str(tmp_path), "--port", "0", "--device", "cpu")
+    assert done.returncode == 1
+    assert "service: no artifact of double:1 can serve here" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_request_that_dribbles_in_is_cut_off_and_an_idle_connection_closed(tmp_path):
+    micro.publish_double(tmp_path)
+    with serving(tmp_path, "--read-timeout", "0.3") as server:
+        for start in (b"POST /models/double/predict HTT", PREDICT, PREDICT + b"Content-Length: 100\r\n\r\n{"):
+            with socket.create_connection(server.address.split(":"), timeout=10) as connection:
+                connection.sendall(start)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 408 Request Timeout"), start
+                assert connection.recv(65536) == b""
+        with socket.create_connection(server.address.split(":"), timeout=10) as connection:
+            assert connection.recv(65536) == b""
+        assert post(server.address, "/models/double/predict", {"instances": [[1, 2]]})[0] == 200
+        server.stop(signal.SIGTERM)
+        assert "Traceback" not in server.process.stderr.read()
+
+
+def test_headers_without_end_are_refused_and_a_body_of_the_same_size_is_not(server):
+    with socket.create_connection(server.address.split(":"), timeout=10) as connection:
+        connection.sendall(PREDICT + b"X: " + b"a" * 70_000)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+    body = json.dumps({"instances": [[1, 2]] * 2000 + [[1.5, 2]] * 2000})
+    assert len(body) > 30_000
+    assert post(server.address, "/models/double/predict", json.loads(body))[0] == 200
+
+
+def test_rows_of_callers_that_hang_up_are_dropped_and_counted(tmp_path):
+    publish_slow(tmp_path)
+    body = json.dumps({"instances": [[1, 1]] * 8}).encode()
+    request = b"POST /models/slow/predict HTTP/1.1\r\nHost: q\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with serving(tmp_path) as server, ThreadPoolExecutor(1) as pool:
+        patient = pool.submit(post, server.address, "/models/slow/predict", {"instances": [[1, 1]]})
+        leaving = [socket.create_connection(server.address.split(":"), timeout=10) for _ in range(5)]
+        for connection in leaving:
+            connection.sendall(request)
+        while waiting_rows(server) < 32:  # the first of the five may be running
+            assert not patient.done(), "the slow model is not slow enough for this test"
+        for connection in leaving:
+            connection.close()
+        while waiting_rows(server):
+            pass
+        assert patient.result()[0] == 200
+        with urllib.request.urlopen(server.url + "/metrics", timeout=30) as response:
+            metrics = response.read().decode()
+        assert float(re.search(r'quartet_dropped_rows_total\{.*reason="abandoned".*\} (\S+)', metrics)[1]) >= 32
+        assert float(re.search(r"quartet_cancelled_requests_total\{.*\} (\S+)", metrics)[1]) >= 4
+
+
 def raw(server, *parts: bytes) -> bytes:
     """What the server answers to bytes sent as they are, until it closes or a response is whole."""
     with socket.create_connection(server.address.split(":"), timeout=10) as connection:

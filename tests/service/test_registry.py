@@ -1,124 +1,281 @@
+"""Register, load, prove, swap, drain: what serves while models come, change, fail and go."""
+
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import shutil
 
 import numpy as np
 import pytest
 
 from modelrepo.errors import RepositoryError
-from modelrepo.manifest import Cost
-from modelrepo.repository import Repository
-from modelrepo.tasks import Multiclass
 from modelrepo.tensors import DEFAULT_BATCH
-from runtime import cuda
-from runtime.machine import machine
+from service.errors import Unavailable, UnknownModel
+from service.loading import LoadFailed
 from service.metrics import Metrics
-from service.registry import LoadFailed, Registry, load
+from service.registry import Registry
 from service.settings import Settings
 from tests import micro
 
+ROW = {"x": np.array([[1, 2]], np.float32)}
 
-def start(root, device="cpu"):
-    """Load everything below `root`; returns {model: (version, artifact, provider, skipped)}."""
+
+def serving(root, scenario, **settings):
+    """Run a coroutine function with a registry that has loaded what `root` holds."""
 
     async def main():
-        registry = Registry(Settings(repository=root, device=device), Metrics(DEFAULT_BATCH))
-        await registry.load_all()
-        served = {m.name: (m.version, m.artifact.file.path, m.provider, m.skipped) for m in registry.models()}
-        assert registry.ready
-        await registry.close()
+        registry = Registry(Settings(repository=root, device="cpu", **settings), Metrics(DEFAULT_BATCH))
+        try:
+            await (await registry.start())
+            assert registry.ready
+            await asyncio.wait_for(scenario(registry), 30)
+        finally:
+            await registry.close()
         assert not registry.ready
-        return served
 
-    return asyncio.run(main())
+    asyncio.run(main())
 
 
-def publish_with_engine(root):
-    """A version whose first artifact is an engine, built by nobody and proven nowhere."""
-    inputs = {"x": np.ones((2, 2), np.float32)}
-    with Repository(root).stage("double") as staging:
-        micro.write_double(staging.path / "model.onnx")
-        (staging.path / "model.plan").write_bytes(b"engine")
-        engine = micro.engine(staging.path / "model.plan", flavour="tensorrt", version="0.1", compute_capabilities=("9.0",))
-        micro.finish(staging, micro.DOUBLE, Multiclass(labels=("a", "b")), inputs, micro.double(inputs), (engine,))
+def served(registry):
+    return [(model.name, model.version) for model in registry.models()]
+
+
+def states(registry):
+    return {(entry.name, entry.version): entry.state for entry in registry.index()}
+
+
+def tear(folder):
+    """As a copy that broke off leaves it."""
+    (folder / "model.onnx").write_bytes(b"torn")
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0)
 
 
 def test_the_newest_version_of_every_model_serves(tmp_path):
     micro.publish_double(tmp_path)
     micro.publish_double(tmp_path)
     micro.publish_mean(tmp_path)
-    served = start(tmp_path)
-    assert {name: version for name, (version, *_) in served.items()} == {"double": "2", "mean": "1"}
+
+    async def scenario(registry):
+        assert served(registry) == [("double", "2"), ("mean", "1")]
+        assert registry.get("double").version == "2"
+
+    serving(tmp_path, scenario)
 
 
-def test_an_engine_that_does_not_fit_is_skipped_loudly_for_the_next_artifact(tmp_path, caplog):
-    publish_with_engine(tmp_path)
-    _, artifact, provider, skipped = start(tmp_path, device="auto")["double"]
-    assert (artifact, provider.split("-")[0]) == ("model.onnx", "onnxruntime")
-    assert list(skipped) == ["model.plan on tensorrt"]
-    assert "double:1: model.plan on tensorrt not used" in caplog.text
+def test_several_versions_serve_where_the_policy_says_so_and_the_newest_is_the_default(tmp_path):
+    for _ in range(3):
+        micro.publish_double(tmp_path)
 
+    async def scenario(registry):
+        assert served(registry) == [("double", "2"), ("double", "3")]
+        assert registry.get("double").version == "3"
+        assert registry.get("double", "2").version == "2"
+        with pytest.raises(UnknownModel, match="no version '1' here; it has 2, 3"):
+            registry.get("double", "1")
 
-def test_a_model_whose_golden_rows_come_out_wrong_never_serves(tmp_path):
-    micro.publish_double(tmp_path, factor=2.5)
-    with pytest.raises(
-        LoadFailed, match=r"no artifact of double:1 can serve here: model.onnx on onnxruntime-cpu: .*differs from PyTorch by"
-    ):
-        start(tmp_path)
-
-
-@pytest.mark.skipif(cuda.available(), reason="this machine has a GPU")
-def test_asking_for_the_gpu_where_there_is_none_fails_the_start(tmp_path):
-    publish_with_engine(tmp_path)
-    with pytest.raises(LoadFailed, match="model.plan on tensorrt: tensorrt"):
-        start(tmp_path, device="cuda")
+    serving(tmp_path, scenario, versions="latest:2")
 
 
 def test_a_repository_without_models_and_one_that_is_missing_fail_the_start(tmp_path):
     with pytest.raises(LoadFailed, match="holds no models: publish one with `python -m export`"):
-        start(tmp_path)
+        serving(tmp_path, None)
     with pytest.raises(RepositoryError, match="cannot be read"):
-        start(tmp_path / "nowhere")
+        serving(tmp_path / "nowhere", None)
 
 
-def test_one_corrupt_model_fails_the_start_and_closes_those_already_loaded(tmp_path):
+def test_one_corrupt_model_fails_the_start_before_any_is_loaded(tmp_path):
     micro.publish_double(tmp_path)
     micro.publish_mean(tmp_path)
-    (tmp_path / "mean/1/model.onnx").write_bytes(b"torn")
+    tear(tmp_path / "mean/1")
+    with pytest.raises(RepositoryError, match=r"mean/1/model\.onnx has size"):
+        serving(tmp_path, None)
+
+
+def test_while_it_loads_the_server_is_not_ready_and_says_how_far_it_is(tmp_path):
+    micro.publish_double(tmp_path)
 
     async def main():
         registry = Registry(Settings(repository=tmp_path, device="cpu"), Metrics(DEFAULT_BATCH))
-        with pytest.raises(RepositoryError, match=r"mean/1/model\.onnx has size"):
-            await registry.load_all()
-        assert registry.models() == []
+        loading = await registry.start()
         assert not registry.ready
+        assert registry.waiting_for() == {"double:1": "waiting for its turn"}
+        with pytest.raises(Unavailable, match="'double' version 1 is loading: waiting for its turn"):
+            registry.get("double")
+        await loading
+        assert registry.ready
+        await registry.close()
 
     asyncio.run(main())
 
 
-def test_a_session_that_fails_its_proof_is_closed(tmp_path, monkeypatch):
-    micro.publish_double(tmp_path, factor=2.5)
-    closed = []
-    monkeypatch.setattr("runtime.onnxruntime_session.OnnxRuntimeSession.close", lambda session: closed.append(session))
-    with pytest.raises(LoadFailed):
-        load(Repository(tmp_path).open("double"), Settings(repository=tmp_path, device="cpu"))
-    assert len(closed) == 1
-
-
-@pytest.mark.parametrize("here", [True, False])
-def test_costs_are_the_exporters_on_its_own_machine_and_measured_anew_on_any_other(tmp_path, monkeypatch, here):
+def test_a_new_version_takes_over_and_the_old_one_answers_what_it_has(tmp_path):
     micro.publish_double(tmp_path)
-    published = Repository(tmp_path).open("double")
-    (candidate,) = published.manifest.candidates
-    costs = tuple(
-        Cost(batch=batch, length=None, median_ms=5000.0, p10_ms=5000.0, p90_ms=5000.0, repeats=1) for batch in micro.BATCH.buckets
-    )
-    where = machine() if here else published.manifest.machine
-    manifest = published.manifest.model_copy(
-        update={"candidates": (candidate.model_copy(update={"costs": costs}),), "machine": where}
-    )
-    loaded = load(replace(published, manifest=manifest), Settings(repository=tmp_path, device="cpu"))
-    loaded.session.close()
-    assert set(loaded.costs) == {(batch, None) for batch in micro.BATCH.buckets}
-    assert all((seconds == 5.0) is here for seconds in loaded.costs.values())
+
+    async def scenario(registry):
+        old = registry.get("double")
+        micro.publish_double(tmp_path)
+        with old.called():  # a request on its way to the old version
+            await registry.load("double")
+            assert registry.get("double").version == "2"
+            assert states(registry) == {("double", 1): "UNLOADING", ("double", 2): "READY"}
+            answer = await old.infer(ROW)
+            assert answer.outputs["logits"].tolist() == [[2, 4]]
+        await until(lambda: states(registry)["double", 1] == "UNAVAILABLE")
+        with pytest.raises(Unavailable, match="shutting down"):
+            await old.infer(ROW)
+
+    serving(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("fault", ["torn", "wrong"])
+def test_a_failed_load_leaves_the_old_version_serving_and_shows_its_reason(tmp_path, fault):
+    micro.publish_double(tmp_path)
+
+    async def scenario(registry):
+        micro.publish_double(tmp_path, factor=2.0 if fault == "torn" else 2.5)
+        if fault == "torn":
+            tear(tmp_path / "double/2")
+        with pytest.raises((RepositoryError, LoadFailed)) as failure:
+            await registry.load("double")
+        assert registry.ready
+        assert served(registry) == [("double", "1")]
+        entry = registry.index()[-1]
+        assert (entry.version, entry.state, entry.reason) == (2, "UNAVAILABLE", str(failure.value))
+        assert (await registry.get("double").infer(ROW)).outputs["logits"].tolist() == [[2, 4]]
+
+    serving(tmp_path, scenario)
+
+
+def test_unloading_answers_what_was_accepted_and_loading_brings_the_model_back(tmp_path):
+    micro.publish_double(tmp_path)
+
+    async def scenario(registry):
+        accepted = asyncio.ensure_future(registry.get("double").infer(ROW))
+        await asyncio.sleep(0)
+        await registry.unload("double")
+        with pytest.raises(UnknownModel, match="no model 'double'; served are none"):
+            registry.get("double")
+        assert (await accepted).outputs["logits"].tolist() == [[2, 4]]
+        await registry.load("double")
+        assert (await registry.get("double").infer(ROW)).outputs["logits"].tolist() == [[2, 4]]
+        with pytest.raises(UnknownModel, match="no model 'other'; served are double"):
+            await registry.unload("other")
+
+    serving(tmp_path, scenario)
+
+
+def test_watching_picks_up_what_is_published_goes_on_after_a_failure_and_tries_it_again_once_it_changed(tmp_path):
+    micro.publish_double(tmp_path)
+
+    async def scenario(registry):
+        micro.publish_mean(tmp_path)
+        await until(lambda: ("mean", "1") in served(registry))
+        micro.publish_double(tmp_path, factor=2.5)
+        await until(lambda: states(registry).get(("double", 2)) == "UNAVAILABLE")
+        assert ("double", "1") in served(registry)
+        micro.publish_double(tmp_path)
+        await until(lambda: registry.get("double").version == "3")
+
+    serving(tmp_path, scenario, watch=0.01)
+
+
+def test_watching_outlives_a_repository_that_goes_away_and_comes_back(tmp_path):
+    root, away = tmp_path / "models", tmp_path / "away"
+    micro.publish_double(root)
+
+    async def scenario(registry):
+        root.rename(away)
+        with pytest.raises(RepositoryError, match="is not in|cannot be read"):
+            await registry.load("double")
+        assert (await registry.get("double").infer(ROW)).outputs["logits"].tolist() == [[2, 4]]
+        micro.publish_double(away)
+        away.rename(root)
+        await until(lambda: registry.get("double").version == "2")
+
+    serving(root, scenario, watch=0.01)
+
+
+def test_what_was_unloaded_is_not_loaded_by_watching(tmp_path):
+    micro.publish_double(tmp_path)
+    micro.publish_mean(tmp_path)
+
+    async def scenario(registry):
+        await registry.unload("double")
+        micro.publish_double(tmp_path)
+        micro.publish_mean(tmp_path)
+        await until(lambda: registry.get("mean").version == "2")
+        assert served(registry) == [("mean", "2")]
+
+    serving(tmp_path, scenario, watch=0.01)
+
+
+def test_a_copy_that_is_still_under_way_is_not_seen_until_it_is_whole(tmp_path):
+    root, whole = tmp_path / "models", tmp_path / "whole"
+    micro.publish_double(root)
+    micro.publish_double(whole)
+    source, target = whole / "double/1", root / "double/2"
+
+    async def scenario(registry):
+        target.mkdir()
+        for name in sorted((path.name for path in source.iterdir()), key="manifest.json".__ne__):  # the manifest first: the worst
+            await asyncio.sleep(0.05)
+            assert served(registry) == [("double", "1")]
+            shutil.copy(source / name, target / name)
+        await until(lambda: registry.get("double").version == "2")
+
+    serving(root, scenario, watch=0.01)
+
+
+def test_a_lost_session_makes_the_model_unready_until_it_is_replaced(tmp_path, monkeypatch):
+    micro.publish_double(tmp_path)
+
+    async def scenario(registry):
+        model = registry.get("double")
+        (worker,) = model.batcher.workers
+
+        def gone(inputs):
+            raise RuntimeError("the device is gone")
+
+        monkeypatch.setattr(worker.session, "run", gone)
+        asking = asyncio.ensure_future(model.infer(ROW))
+        await until(lambda: not registry.ready)
+        assert registry.waiting_for() == {"double:1": "a session is being replaced: the device is gone"}
+        assert (await asking).outputs["logits"].tolist() == [[2, 4]], "answered by the new session"
+        assert registry.ready
+
+    serving(tmp_path, scenario)
+
+
+def test_a_session_that_cannot_be_replaced_is_told_and_tried_again(tmp_path, monkeypatch):
+    micro.publish_double(tmp_path)
+    monkeypatch.setattr("service.model.RETRY_SECONDS", (0.01, 0.01))
+
+    async def scenario(registry):
+        model = registry.get("double")
+        (worker,) = model.batcher.workers
+        (tmp_path / "double/1/model.onnx").rename(tmp_path / "hidden")
+        monkeypatch.setattr(worker.session, "run", lambda inputs: 1 / 0)
+        with pytest.raises(Unavailable, match="model 'double' has no session: a lost session cannot be replaced"):
+            await model.infer(ROW)
+        (tmp_path / "hidden").rename(tmp_path / "double/1/model.onnx")
+        await until(lambda: registry.ready)
+        assert (await model.infer(ROW)).outputs["logits"].tolist() == [[2, 4]]
+
+    serving(tmp_path, scenario)
+
+
+def test_versions_that_come_and_go_leave_no_gauges_behind(tmp_path):
+    micro.publish_double(tmp_path)
+
+    async def scenario(registry):
+        await registry.unload("double")
+        await until(lambda: states(registry)["double", 1] == "UNAVAILABLE")
+        text = registry._metrics.render().decode()
+        assert 'quartet_queue_rows{model="double"' not in text
+        assert "quartet_model_info{" not in text
+
+    serving(tmp_path, scenario)

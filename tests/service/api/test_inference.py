@@ -105,7 +105,7 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(serve):
         pytest.param(PREDICT, {"instances": [[1, 2, 3]]}, 400, "instance 0, 'x': found shape [3]", id="instance too long"),
         pytest.param("/v2/models/triple/infer", {}, 404, "no model 'triple'; served are double, mean", id="unknown model"),
         pytest.param("/models/triple/predict", {}, 404, "no model 'triple'", id="unknown model, predict"),
-        pytest.param("/v2/models/double/versions/2/infer", {}, 404, "no version '2' here; served is 1", id="unknown version"),
+        pytest.param("/v2/models/double/versions/2/infer", {}, 404, "no version '2' here; it has 1", id="unknown version"),
         pytest.param("/v2/models/double/versions/latest/infer", {}, 404, "no version 'latest'", id="version in words"),
         pytest.param(
             INFER, {"inputs": [{**X, "shape": [0, 2], "data": []}]}, 422, "batch 0; the model takes at least 1", id="no rows"
@@ -217,17 +217,15 @@ def test_a_long_body_is_decoded_aside_while_others_are_answered(serve, monkeypat
     serve(scenario, max_queue_rows=10_000)
 
 
-def test_while_draining_every_interface_is_503(serve):
+def test_on_its_way_out_the_server_is_not_ready_and_answers_and_sends_callers_elsewhere(serve):
     async def scenario(client):
-        client.app.registry.ready = False
-        for response in (
-            await client.post(INFER, json={"inputs": [X]}),
-            await client.post(PREDICT, json={"instances": [[1, 2]]}),
-            await client.get("/v2/health/ready"),
-            await client.get("/v2/models/double/ready"),
-        ):
-            assert response.status_code == 503
-            assert "shutting down" in response.json()["error"]
+        client.app.registry.stopping = True
+        for response in (await client.post(INFER, json={"inputs": [X]}), await client.post(PREDICT, json={"instances": [[1, 2]]})):
+            assert response.status_code == 200
+            assert response.headers["connection"] == "close"
+        ready = await client.get("/v2/health/ready")
+        assert ready.status_code == 503
+        assert "shutting down" in ready.json()["error"]
         assert (await client.get("/v2/health/live")).status_code == 200
 
     serve(scenario)

@@ -1,0 +1,81 @@
+"""The model repository extension (Triton, docs/protocol/extension_model_repository.md): the index, loading and unloading."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+
+from modelrepo.errors import ModelNotFound, RepositoryError
+from service.errors import Forbidden, InvalidRequest, UnknownModel, Unprocessable
+from service.loading import LoadFailed
+from service.registry import Registry
+
+
+class IndexRequest(BaseModel):
+    """`ready`: only versions that serve."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    ready: bool = False
+
+
+class IndexEntry(BaseModel):
+    """One version. `state` is LOADING, READY, UNLOADING or UNAVAILABLE; `reason` says why, or how far."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class ControlRequest(BaseModel):
+    """Parameters that Triton takes: none that brings a model or a configuration along, which nobody has proven."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    parameters: dict[str, str | int | float | bool] = {}
+
+
+class Done(BaseModel):
+    """Empty: it was done."""
+
+
+def router(registry: Registry, controlled: bool) -> APIRouter:
+    """The endpoints, over the models of `registry`. Loading and unloading are refused unless `controlled`."""
+    api = APIRouter(tags=["Model repository"])
+
+    def allow(request: ControlRequest | None, known: set[str]) -> None:
+        if not controlled:
+            raise Forbidden("this server takes no orders about its models: start it with --control on, on an address you guard")
+        if request is not None and (unknown := sorted(set(request.parameters) - known)):
+            raise InvalidRequest(f"parameter {unknown[0]!r} is not taken: publish with `python -m export`, then load")
+
+    @api.post("/v2/repository/index")
+    async def index(request: IndexRequest | None = None) -> list[IndexEntry]:
+        """Every version that serves, is on its way, or could not be loaded, with the reason."""
+        return [
+            IndexEntry(name=entry.name, version=str(entry.version), state=entry.state, reason=entry.reason)
+            for entry in registry.index()
+            if entry.state == "READY" or request is None or not request.ready
+        ]
+
+    @api.post("/v2/repository/models/{model}/load")
+    async def load(model: str, request: ControlRequest | None = None) -> Done:
+        """Serve what the repository and `--versions` say now; returns when it answers. Old versions leave after that."""
+        allow(request, set())
+        try:
+            await registry.load(model)
+        except ModelNotFound as error:
+            raise UnknownModel(str(error)) from None
+        except (RepositoryError, LoadFailed) as error:
+            raise Unprocessable(f"{error} (what served before goes on serving)") from None
+        return Done()
+
+    @api.post("/v2/repository/models/{model}/unload")
+    async def unload(model: str, request: ControlRequest | None = None) -> Done:
+        """Serve a model no more; requests it has are answered."""
+        allow(request, {"unload_dependents"})
+        await registry.unload(model)
+        return Done()
+
+    return api

@@ -1,0 +1,124 @@
+"""From a published version to a session that has proven itself on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelrepo.manifest import Artifact, Candidate, Manifest
+from modelrepo.repository import ModelVersion
+from modelrepo.tensors import Tensors
+from runtime import cuda, goldens
+from runtime.machine import cores, machine
+from runtime.open import open_session
+from runtime.session import Session, SessionError
+from service.settings import Settings
+
+log = logging.getLogger("quartet.loading")
+
+Progress = Callable[[str], None]
+
+
+class LoadFailed(SessionError):
+    """No artifact of a version can serve here; the message says why for each."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to serve a version, which worked here. `skipped` are those before it in the manifest's order, with the reason."""
+
+    published: ModelVersion
+    path: Path
+    artifact: Artifact
+    candidate: Candidate
+    threads: int
+    goldens: tuple[Tensors, Tensors]
+    skipped: dict[str, str]
+
+    def open(self, progress: Progress = lambda text: None) -> Session:
+        """A session that has run every promised shape and answered the golden rows. Raises SessionError."""
+        manifest = self.published.manifest
+        session = open_session(self.path, self.artifact, self.candidate, manifest.signature, self.threads)
+        try:
+            goldens.prove(
+                session,
+                *self.goldens,
+                self.candidate.golden_tolerance,
+                manifest.task.unit,
+                lambda done, shapes: progress(
+                    f"proving {self.path.name} on {self.candidate.provider}: shape {done + 1} of {shapes}"
+                ),
+            )
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def check(self, session: Session) -> None:
+        """Whether a session that served still does. Raises SessionError, or what the session raises."""
+        goldens.check(session, *self.goldens, self.candidate.golden_tolerance, self.published.manifest.task.unit)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A way that works, its open sessions, and what a batch costs: seconds by its buckets of rows and length."""
+
+    way: Way
+    sessions: list[Session]
+    costs: dict[tuple[int, int | None], float]
+
+
+def load(published: ModelVersion, settings: Settings, progress: Progress = lambda text: None) -> Loaded:
+    """The first way to serve, in the manifest's order, that this machine can run and whose golden rows come out right.
+
+    Proving runs every promised shape, so the sessions are warm afterwards. Raises LoadFailed where none does.
+    """
+    golden_rows = published.goldens()
+    manifest = published.manifest
+    threads = settings.threads or max(1, (cores() - 1) // settings.instances)
+    skipped: dict[str, str] = {}
+    for path, artifact, candidate in published.ways():
+        if settings.device not in ("auto", candidate.device):
+            continue
+        way = Way(published, path, artifact, candidate, threads, golden_rows, skipped)
+        sessions: list[Session] = []
+        try:
+            for _ in range(settings.instances):
+                sessions.append(way.open(progress))
+            measured = _costs(manifest, candidate, sessions[0], golden_rows[0], threads)
+        except BaseException as error:
+            for session in sessions:
+                session.close()
+            if not isinstance(error, SessionError):
+                raise
+            skipped[f"{path.name} on {candidate.provider}"] = str(error)
+            continue
+        _say(published, skipped)
+        return Loaded(way, sessions, measured)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or f"it has none for --device {settings.device}"
+    raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
+
+
+def _say(published: ModelVersion, skipped: dict[str, str]) -> None:
+    """A line for each reason, which several ways may share; no warning of GPUs where there is none."""
+    for reason in dict.fromkeys(skipped.values()):
+        names = [name for name, why in skipped.items() if why == reason]
+        expected = not _has_gpu() and all("cuda" in name or "tensorrt" in name for name in names)
+        level = logging.INFO if expected else logging.WARNING
+        log.log(level, "%s:%d: %s not used: %s", published.name, published.version, ", ".join(names), reason)
+
+
+def _has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, be it one that cannot be used."""
+    return cuda.available() or Path("/dev/nvidiactl").exists()
+
+
+def _costs(
+    manifest: Manifest, candidate: Candidate, session: Session, inputs: Tensors, threads: int
+) -> dict[tuple[int, int | None], float]:
+    """Seconds for each bucket: the exporter's, where it measured on a machine like this one, and otherwise our own."""
+    if candidate.costs and threads == 1 and manifest.machine == machine():
+        return {(cost.batch, cost.length): cost.median_ms / 1e3 for cost in candidate.costs}
+    return goldens.costs(session, inputs)

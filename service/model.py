@@ -1,0 +1,133 @@
+"""One version of a model that answers: its files' facts, its sessions, and the batcher in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from modelrepo.tensors import Array
+from runtime.session import Session, SessionError
+from service.batch import Answer
+from service.batching import Batcher, Limits
+from service.errors import Unavailable
+from service.loading import Loaded
+from service.metrics import Metrics
+from service.settings import Settings
+from service.worker import Worker
+
+log = logging.getLogger("quartet.model")
+
+RETRY_SECONDS = (1, 60)  # between attempts to replace a session: the first, and the most, doubling in between
+
+
+class ServedModel:
+    """Made inside the event loop, which all its methods belong to."""
+
+    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
+        way = loaded.way
+        self.name = way.published.name
+        self.version = str(way.published.version)
+        self.manifest = way.published.manifest
+        self.artifact = way.artifact
+        self.candidate = way.candidate
+        self.provider = loaded.sessions[0].provider
+        self.max_rows = settings.max_queue_rows
+        self.skipped = way.skipped
+        self.goldens = way.goldens
+        self.fault: str | None = None
+        """Why no session can be had at present."""
+        self._way = way
+        self._timeout = settings.timeout_ms / 1e3 or math.inf
+        self._metrics = metrics
+        self._replacements: set[asyncio.Task[None]] = set()
+        self._callers = 0
+        self._left = asyncio.Event()
+        self._left.set()
+        self.batcher = Batcher(
+            self.manifest.signature,
+            loaded.costs,
+            Limits(
+                settings.max_queue_rows,
+                settings.max_queue_delay_ms / 1e3,
+                settings.watchdog_seconds or math.inf,
+                settings.overload_status,
+            ),
+            metrics.observer(self.name, self.version),
+            self._lost,
+            whole_buckets=way.candidate.device == "cuda",
+        )
+        for session in loaded.sessions:
+            self._add(session)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a session to answer with."""
+        return bool(self.batcher.workers)
+
+    @contextmanager
+    def called(self) -> Iterator[None]:
+        """A request under way, from its arrival to its answer: `close` waits for it."""
+        self._callers += 1
+        self._left.clear()
+        try:
+            yield
+        finally:
+            self._callers -= 1
+            if not self._callers:
+                self._left.set()
+
+    async def infer(self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0) -> Answer:
+        """Outputs for the rows of `inputs`; the mask may be left out.
+
+        `timeout` in seconds, None for the server's. Raises SignatureError, and what `Batcher.submit` raises.
+        """
+        signature = self.manifest.signature
+        complete = signature.complete(inputs)
+        rows, length = signature.check(complete)
+        signature.check_values(complete)
+        return await self.batcher.submit(complete, rows, length, timeout or self._timeout, priority)
+
+    async def close(self) -> None:
+        """Answer what was accepted, then give back the sessions. No new request may find the model by now."""
+        await self._left.wait()
+        await self.batcher.drain()
+        for task in self._replacements:
+            task.cancel()
+        workers = self.batcher.workers
+        for worker in workers:
+            worker.close()
+        for worker in workers:
+            await asyncio.to_thread(worker.join)
+
+    def _add(self, session: Session) -> None:
+        self.batcher.add(Worker(session, self._way.check, f"{self.name}-{self.version}"))
+
+    def _lost(self, worker: Worker, error: Exception) -> None:
+        log.error("%s:%s: a session is lost, it is replaced: %s", self.name, self.version, error)
+        self._metrics.sessions_lost.labels(self.name, self.version).inc()
+        self.fault = f"a session is being replaced: {error}"
+        task = asyncio.ensure_future(self._replace())
+        self._replacements.add(task)
+        task.add_done_callback(self._replacements.discard)
+
+    async def _replace(self) -> None:
+        """Open another session, however long it takes."""
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                session = await asyncio.to_thread(self._way.open)
+                break
+            except SessionError as error:
+                self.fault = f"a lost session cannot be replaced, tried every {pause} s: {error}"
+                log.exception("%s:%s: %s", self.name, self.version, self.fault)
+                if not self.batcher.workers:
+                    self.batcher.fail(Unavailable(f"model {self.name!r} has no session: {self.fault}"))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+        self.fault = None
+        self.batcher.fail(None)
+        self._add(session)
+        log.info("%s:%s: a new session serves", self.name, self.version)
