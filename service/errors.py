@@ -5,7 +5,8 @@
     ├── UnknownModel               404  no such model, version or path
     ├── MethodNotAllowed           405
     ├── PayloadTooLarge            413  more bytes or rows than the server takes in one request
-    ├── UnsupportedMediaType       415  a content encoding the server does not decode
+    ├── UnsupportedMediaType       415  a body the server does not read
+    │   └── UnsupportedEncoding         a content encoding it does not decode; Accept-Encoding says which it does
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
     ├── QueueFull                  429  too many rows are waiting; Retry-After says when to come back
     └── Unavailable                503  shutting down
@@ -15,6 +16,8 @@ opaque 500, with the traceback in the log only.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -66,9 +69,22 @@ class PayloadTooLarge(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is encoded in a way the server does not decode."""
+    """A body the server does not read."""
 
     status = 415
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is encoded in a way the server does not decode."""
+
+    def __init__(self, message: str, decoded: Iterable[str]) -> None:
+        super().__init__(message)
+        self.decoded = ", ".join(decoded)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The encodings that are."""
+        return {"Accept-Encoding": self.decoded}
 
 
 class Unprocessable(ServiceError):
