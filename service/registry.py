@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,10 +15,11 @@ from runtime.goldens import costs, prove
 from runtime.machine import machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
-from service.batching import Batcher
+from service.batching import Batcher, BatchFacts
 from service.errors import Unavailable, UnknownModel
 from service.metrics import Metrics
 from service.settings import Settings
+from service.statistics import Statistics
 
 log = logging.getLogger("quartet.registry")
 
@@ -96,6 +97,7 @@ class ServedModel:
         self.max_rows = settings.max_queue_rows
         self.skipped = loaded.skipped
         self.goldens = loaded.goldens
+        self.statistics = Statistics()
         self._session = loaded.session
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-{self.version}")
         self.batcher = Batcher(
@@ -103,10 +105,20 @@ class ServedModel:
             loaded.session.run,
             self._executor,
             settings.max_queue_rows,
-            metrics.batch_observer(self.name, self.version),
+            self._observer(metrics),
             metrics.abandoned_rows.labels(self.name, self.version).inc,
             loaded.costs,
         )
+
+    # SEAM (statistics): until the batcher's own facts feed `self.statistics`.
+    def _observer(self, metrics: Metrics) -> Callable[[BatchFacts], None]:
+        observe = metrics.batch_observer(self.name, self.version)
+
+        def both(facts: BatchFacts) -> None:
+            observe(facts)
+            self.statistics.batch(facts.rows, facts.waits, facts.seconds)
+
+        return both
 
     async def infer(self, inputs: Mapping[str, Array]) -> Tensors:
         """Outputs for the rows of `inputs`; the mask may be left out. Raises SignatureError, QueueFull, Unavailable."""

@@ -71,6 +71,7 @@ class InferenceFirst:
         started = time.perf_counter()
         name, version, interface = (match[1], match[2], match[3]) if match[3] else (match[4], match[5], match[6])
         labels = ("", "")
+        model: ServedModel | None = None
         failure: ServiceError | None = None
         try:
             if scope["method"] != "POST":
@@ -94,6 +95,8 @@ class InferenceFirst:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
         self._metrics.requests.labels(*labels, interface, status).inc()
         self._metrics.request_seconds.labels(*labels, interface).observe(time.perf_counter() - started)
+        if model is not None:  # SEAM (statistics)
+            (model.statistics.failed if failure else model.statistics.succeeded)(time.perf_counter() - started)
         await _respond(scope, send, status, content, answer_headers)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:

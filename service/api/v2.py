@@ -1,4 +1,4 @@
-"""Metadata and health of the Open Inference Protocol."""
+"""Metadata, health and statistics of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from modelrepo.tensors import TensorSpec
 from service.codec import tensor
 from service.errors import Unavailable
 from service.registry import Registry, ServedModel
+from service.statistics import Compute, Duration
 
-EXTENSIONS = ["binary_tensor_data"]  # only what is really there
+EXTENSIONS = ["binary_tensor_data", "statistics"]  # only what is really there
 PLATFORMS = {"onnx": "onnx_onnxv1", "tensorrt": "tensorrt_plan"}
 
 
@@ -44,6 +45,58 @@ class ModelMetadata(BaseModel):
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
     parameters: dict[str, str | int | float | bool]
+
+
+class DurationStatistic(BaseModel):
+    """How often something happened, and the nanoseconds it took in all."""
+
+    count: int
+    ns: int
+
+
+NEVER = DurationStatistic(count=0, ns=0)
+
+
+class ComputeStatistics(BaseModel):
+    """Merging and padding rows, the session, and splitting its outputs."""
+
+    compute_input: DurationStatistic
+    compute_infer: DurationStatistic
+    compute_output: DurationStatistic
+
+
+class InferenceStatistics(ComputeStatistics):
+    """By request; a large request counts in `queue` and `compute_…` once for each batch it was split into."""
+
+    success: DurationStatistic
+    fail: DurationStatistic
+    queue: DurationStatistic
+    cache_hit: DurationStatistic = NEVER  # there is no cache; the clients' schema has both all the same
+    cache_miss: DurationStatistic = NEVER
+
+
+class BatchStatistics(ComputeStatistics):
+    """By batch, for each number of rows that ran together."""
+
+    batch_size: int
+
+
+class ModelStatistics(BaseModel):
+    """Since the version was loaded. `inference_count` is in rows, `execution_count` in batches, `last_inference` in ms."""
+
+    name: str
+    version: str
+    last_inference: int
+    inference_count: int
+    execution_count: int
+    inference_stats: InferenceStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class StatisticsList(BaseModel):
+    """Statistics of every version asked about."""
+
+    model_stats: list[ModelStatistics]
 
 
 class ModelList(BaseModel):
@@ -99,6 +152,17 @@ def router(registry: Registry) -> APIRouter:
         """The served models."""
         return ModelList(models=[model.name for model in registry.models()])
 
+    @api.get("/v2/models/stats")
+    async def statistics() -> StatisticsList:
+        """What every model has done since it was loaded."""
+        return StatisticsList(model_stats=[_statistics(model) for model in registry.models()])
+
+    @api.get("/v2/models/{model}/versions/{version}/stats")
+    @api.get("/v2/models/{model}/stats")
+    async def model_statistics(model: str, version: str | None = None) -> StatisticsList:
+        """What one model has done since it was loaded."""
+        return StatisticsList(model_stats=[_statistics(registry.get(model, version))])
+
     @api.get("/v2/models/{model}/versions/{version}")
     @api.get("/v2/models/{model}")
     async def model_metadata(model: str, version: str | None = None) -> ModelMetadata:
@@ -135,6 +199,36 @@ def _metadata(model: ServedModel) -> ModelMetadata:
         outputs=[_tensor(spec) for spec in manifest.signature.outputs],
         parameters=parameters,
     )
+
+
+def _statistics(model: ServedModel) -> ModelStatistics:
+    counted = model.statistics
+    return ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=counted.last_inference,
+        inference_count=counted.rows,
+        execution_count=counted.batches,
+        inference_stats=InferenceStatistics(
+            success=_duration(counted.success),
+            fail=_duration(counted.fail),
+            queue=_duration(counted.queue),
+            **_compute(counted.compute),
+        ),
+        batch_stats=[BatchStatistics(batch_size=rows, **_compute(compute)) for rows, compute in sorted(counted.by_size.items())],
+    )
+
+
+def _compute(compute: Compute) -> dict[str, DurationStatistic]:
+    return {
+        "compute_input": _duration(compute.input),
+        "compute_infer": _duration(compute.infer),
+        "compute_output": _duration(compute.output),
+    }
+
+
+def _duration(duration: Duration) -> DurationStatistic:
+    return DurationStatistic(count=duration.count, ns=round(duration.seconds * 1e9))
 
 
 def _proof(candidate: Candidate) -> dict[str, str | int | float | bool]:

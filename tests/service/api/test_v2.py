@@ -12,7 +12,7 @@ def test_server_metadata_with_and_without_a_slash_and_no_redirect(serve):
             assert response.status_code == 200
             body = response.json()
             assert body["name"] == "quartet"
-            assert body["extensions"] == ["binary_tensor_data"]
+            assert body["extensions"] == ["binary_tensor_data", "statistics"]
 
     serve(scenario)
 
