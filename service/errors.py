@@ -7,7 +7,8 @@
     ├── MethodNotAllowed           405
     ├── RequestTimeout             408  the request did not arrive in time
     ├── PayloadTooLarge            413  more bytes or rows than the server takes in one request
-    ├── UnsupportedMediaType       415  a content encoding the server does not decode
+    ├── UnsupportedMediaType       415  a body the server does not read
+    │   └── UnsupportedEncoding         a content encoding it does not decode; Accept-Encoding says which it does
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
     ├── Refused                    429  (or 503, a setting) too much is waiting; Retry-After says when to come back
     ├── HeadersTooLarge            431  more bytes of headers than the server reads
@@ -19,6 +20,8 @@ opaque 500, with the traceback in the log only.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -82,9 +85,22 @@ class PayloadTooLarge(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is encoded in a way the server does not decode."""
+    """A body the server does not read."""
 
     status = 415
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body is encoded in a way the server does not decode."""
+
+    def __init__(self, message: str, decoded: Iterable[str]) -> None:
+        super().__init__(message)
+        self.decoded = ", ".join(decoded)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The encodings that are."""
+        return {"Accept-Encoding": self.decoded}
 
 
 class Unprocessable(ServiceError):

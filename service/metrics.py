@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from modelrepo.tensors import ShapeRange
 from service.batch import BatchFacts
 from service.batching import Observer
+from service.statistics import Statistics
 
 if TYPE_CHECKING:  # a model is given the metrics when it is made
     from service.model import ServedModel
@@ -58,9 +59,9 @@ class Metrics:
         self.models = Gauge("quartet_model_info", "1 for what serves", (*MODEL, "artifact", "provider", "precision"), registry=on)
         Gauge("quartet_build_info", "1, with the version", ("version",), registry=on).labels(version("quartet")).set(1)
 
-    def observer(self, model: str, version: str) -> Observer:
-        """What records the batches of one model."""
-        return _ModelObserver(self, model, version)
+    def observer(self, model: str, version: str, statistics: Statistics) -> Observer:
+        """What records the batches of one model, in its `statistics` too."""
+        return _ModelObserver(self, model, version, statistics)
 
     def serves(self, model: ServedModel) -> None:
         """A version answers from now on."""
@@ -87,7 +88,8 @@ class Metrics:
 class _ModelObserver:
     """The metrics of one version, looked up once."""
 
-    def __init__(self, metrics: Metrics, model: str, version: str) -> None:
+    def __init__(self, metrics: Metrics, model: str, version: str, statistics: Statistics) -> None:
+        self._statistics = statistics
         histograms = (metrics.batch_rows, metrics.compute_seconds, metrics.padding, metrics.queue_seconds)
         self._rows, self._seconds, self._padding, self._waits = (histogram.labels(model, version) for histogram in histograms)
         reasons = ("queue", "deadline", "expired", "abandoned")
@@ -99,6 +101,7 @@ class _ModelObserver:
         self._padding.observe(facts.padding)
         for wait in facts.waits:
             self._waits.observe(wait)
+        self._statistics.batch(facts.rows, facts.waits, facts.computing, facts.merging)
 
     def abandoned(self, rows: int) -> None:
         self._dropped["abandoned"].inc(rows)

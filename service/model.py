@@ -16,6 +16,7 @@ from service.errors import Unavailable
 from service.loading import Loaded
 from service.metrics import Metrics
 from service.settings import Settings
+from service.statistics import Statistics
 from service.worker import Worker
 
 log = logging.getLogger("quartet.model")
@@ -37,6 +38,7 @@ class ServedModel:
         self.max_rows = settings.max_queue_rows
         self.skipped = way.skipped
         self.goldens = way.goldens
+        self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""
         self._way = way
@@ -55,7 +57,7 @@ class ServedModel:
                 settings.watchdog_seconds or math.inf,
                 settings.overload_status,
             ),
-            metrics.observer(self.name, self.version),
+            metrics.observer(self.name, self.version, self.statistics),
             self._lost,
             whole_buckets=way.candidate.device == "cuda",
         )

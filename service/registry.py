@@ -123,6 +123,10 @@ class Registry:
             if entry.model is not None and entry.state == "READY"
         ]
 
+    def versions(self, name: str) -> list[ServedModel]:
+        """The versions of one model that serve, ascending."""
+        return [model for model in self.models() if model.name == name]
+
     def get(self, name: str, version: str | None = None) -> ServedModel:
         """The newest version of a model that serves, or the one named. Raises UnknownModel, and Unavailable while starting."""
         versions = self._entries.get(name, {})

@@ -20,8 +20,9 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import errors
-from service.codec import instances, predictions, tensor, v2
-from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable, UnsupportedMediaType
+from service.api.explanation import explain, server_timing
+from service.codec import encoding, instances, predictions, v2
+from service.errors import MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.registry import Registry
@@ -32,6 +33,8 @@ PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^
 JSON = "application/json"
 BINARY = "application/octet-stream"
 LONG_BODY = 64 * 1024  # bytes; decoding as many takes some milliseconds, a thread hop a tenth of one
+SHORT_ENCODED = 1024  # bytes, of which deflate makes a thousand times as many at most
+WORTH_ENCODING = 1024  # bytes of an answer; what is shorter fits a packet as it is
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +73,7 @@ class InferenceFirst:
         started = time.perf_counter()
         name, version, interface = (match[1], match[2], match[3]) if match[3] else (match[4], match[5], match[6])
         labels = ("", "")
+        model: ServedModel | None = None
         failure: ServiceError | None = None
         try:
             if scope["method"] != "POST":
@@ -95,15 +99,19 @@ class InferenceFirst:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
         self._metrics.requests.labels(*labels, interface, status).inc()
         self._metrics.request_seconds.labels(*labels, interface).observe(time.perf_counter() - started)
+        if model is not None:
+            (model.statistics.failed if failure else model.statistics.succeeded)(time.perf_counter() - started)
         if self.registry.stopping:
             answer_headers = {**answer_headers, "connection": "close"}  # so that the caller turns to another instance
-        await _respond(send, status, content, answer_headers)
+        await _respond(scope, send, status, content, answer_headers)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """The whole body. Raises PayloadTooLarge as soon as it is known to be, UnsupportedMediaType for encoded bodies."""
+        """The whole body, inflated where it was compressed. The limit holds before and after.
+
+        Raises PayloadTooLarge as soon as it is known to be, UnsupportedEncoding, InvalidRequest for a damaged stream.
+        """
         limit = self._max_body_bytes
-        if (encoding := headers.get("content-encoding", "identity")) != "identity":
-            raise UnsupportedMediaType(f"content encoding {encoding!r} is not decoded here: send the body as it is")
+        coding = encoding.of_request(headers["content-encoding"]) if "content-encoding" in headers else None
         announced = headers.get("content-length", "").lstrip("0") or "0"  # the HTTP parser lets only digits through
         if len(announced) > len(str(limit)) or int(announced) > limit:
             raise PayloadTooLarge(f"the body has {announced} bytes; at most {limit} are read: send fewer rows at a time")
@@ -118,7 +126,13 @@ class InferenceFirst:
             if size > limit:
                 raise PayloadTooLarge(f"the body is longer than {limit} bytes: send fewer rows at a time")
             if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                break
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if coding is None:
+            return body
+        if len(body) <= SHORT_ENCODED:
+            return encoding.decode(body, coding, limit)
+        return await asyncio.to_thread(encoding.decode, body, coding, limit)
 
 
 @contextmanager
@@ -146,17 +160,14 @@ def _unless_gone(receive: Receive) -> Iterator[None]:
 
 async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     """The Open Inference Protocol."""
-    request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.max_rows)
-    for spec in model.manifest.signature.inputs:
-        given = request.inputs.get(spec.name)
-        if given is not None and given.dtype != spec.numpy_dtype:
-            found, expected = tensor.datatype(given.dtype), tensor.datatype(spec.dtype)
-            raise InvalidRequest(f"input {spec.name!r} has datatype {found}; the model takes {expected}")
-    answer = await model.infer(request.inputs)
-    content, header_length = v2.encode(request, model.name, model.version, answer.outputs)
-    if header_length is None:
-        return content, {"content-type": JSON}
-    return content, {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length)}
+    request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows)
+    answer = await model.infer(request.inputs, request.timeout, request.priority)
+    explanation = explain(model, answer) if request.explain else None
+    content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation)
+    answer_headers = (
+        {"content-type": JSON} if header_length is None else {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length)}
+    )
+    return content, answer_headers if explanation is None else {**answer_headers, "server-timing": server_timing(explanation)}
 
 
 async def predict_instances(model: ServedModel, body: bytes, headers: Headers) -> Answer:
@@ -174,8 +185,17 @@ async def _decoded(body: bytes, decode: Callable[Concatenate[bytes, P], T], *mor
     return await asyncio.to_thread(decode, body, *more, **options)
 
 
-async def _respond(send: Send, status: int, content: bytes, headers: Headers) -> None:
+async def _respond(scope: Scope, send: Send, status: int, content: bytes, headers: Headers) -> None:
+    """Send an answer, compressed where the client likes that and it helps. Errors never are: not every client inflates them."""
     pairs = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+    if status == 200 and len(content) >= WORTH_ENCODING:
+        pairs.append((b"vary", b"accept-encoding"))
+        accepted = b",".join(value for key, value in scope["headers"] if key == b"accept-encoding")
+        if (coding := encoding.of_answer(accepted.decode("latin-1"))) is not None:
+            encoded = await _decoded(content, encoding.encode, coding)
+            if len(encoded) < 0.9 * len(content):  # else the client's inflating costs more than the bytes
+                content = encoded
+                pairs.append((b"content-encoding", coding.encode()))
     pairs.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": content})

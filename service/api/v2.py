@@ -1,4 +1,4 @@
-"""Metadata and health of the Open Inference Protocol."""
+"""Metadata, health and statistics of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from service.codec import tensor
 from service.errors import Unavailable
 from service.model import ServedModel
 from service.registry import Registry
+from service.statistics import Compute, Duration
 
-EXTENSIONS = ["binary_tensor_data"]  # only what is really there
+EXTENSIONS = ["binary_tensor_data", "model_repository", "schedule_policy", "statistics"]  # only what is really there
 PLATFORMS = {"onnx": "onnx_onnxv1", "tensorrt": "tensorrt_plan"}
 
 
@@ -45,6 +46,58 @@ class ModelMetadata(BaseModel):
     inputs: list[TensorMetadata]
     outputs: list[TensorMetadata]
     parameters: dict[str, str | int | float | bool]
+
+
+class DurationStatistic(BaseModel):
+    """How often something happened, and the nanoseconds it took in all."""
+
+    count: int
+    ns: int
+
+
+NEVER = DurationStatistic(count=0, ns=0)
+
+
+class ComputeStatistics(BaseModel):
+    """Merging and padding rows, the session, and splitting its outputs."""
+
+    compute_input: DurationStatistic
+    compute_infer: DurationStatistic
+    compute_output: DurationStatistic
+
+
+class InferenceStatistics(ComputeStatistics):
+    """By request; a large request counts in `queue` and `compute_…` once for each batch it was split into."""
+
+    success: DurationStatistic
+    fail: DurationStatistic
+    queue: DurationStatistic
+    cache_hit: DurationStatistic = NEVER  # there is no cache; the clients' schema has both all the same
+    cache_miss: DurationStatistic = NEVER
+
+
+class BatchStatistics(ComputeStatistics):
+    """By batch, for each number of rows that ran together."""
+
+    batch_size: int
+
+
+class ModelStatistics(BaseModel):
+    """Since the version was loaded. `inference_count` is in rows, `execution_count` in batches, `last_inference` in ms."""
+
+    name: str
+    version: str
+    last_inference: int
+    inference_count: int
+    execution_count: int
+    inference_stats: InferenceStatistics
+    batch_stats: list[BatchStatistics]
+
+
+class StatisticsList(BaseModel):
+    """Statistics of every version asked about."""
+
+    model_stats: list[ModelStatistics]
 
 
 class ModelList(BaseModel):
@@ -90,7 +143,7 @@ def router(registry: Registry) -> APIRouter:
 
     @api.get("/v2/health/ready")
     async def ready() -> Ready:
-        """Whether every model is loaded, warmed and proven; 503 while shutting down."""
+        """Whether every model is loaded, warmed and proven; 503 with what is still missing, and while shutting down."""
         if registry.stopping:
             raise Unavailable("the server is shutting down")
         if not registry.ready:
@@ -100,24 +153,41 @@ def router(registry: Registry) -> APIRouter:
     @api.get("/v2/models")
     async def models() -> ModelList:
         """The served models."""
-        return ModelList(models=[model.name for model in registry.models()])
+        return ModelList(models=list(dict.fromkeys(model.name for model in registry.models())))
+
+    @api.get("/v2/models/stats")
+    async def statistics() -> StatisticsList:
+        """What every model has done since it was loaded."""
+        return StatisticsList(model_stats=[_statistics(model) for model in registry.models()])
+
+    @api.get("/v2/models/{model}/versions/{version}/stats")
+    @api.get("/v2/models/{model}/stats")
+    async def model_statistics(model: str, version: str | None = None) -> StatisticsList:
+        """What one model has done since it was loaded."""
+        asked = registry.get(model, version)
+        versions = registry.versions(model) if version is None else [asked]
+        return StatisticsList(model_stats=[_statistics(each) for each in versions])
 
     @api.get("/v2/models/{model}/versions/{version}")
     @api.get("/v2/models/{model}")
     async def model_metadata(model: str, version: str | None = None) -> ModelMetadata:
         """Inputs and outputs of a model, and what serves it."""
-        return _metadata(registry.get(model, version))
+        asked = registry.get(model, version)
+        return _metadata(asked, [each.version for each in registry.versions(model)])
 
     @api.get("/v2/models/{model}/versions/{version}/ready")
     @api.get("/v2/models/{model}/ready")
     async def model_ready(model: str, version: str | None = None) -> ModelReady:
         """Whether a model is loaded, warmed and proven."""
-        return ModelReady(name=registry.get(model, version).name)
+        asked = registry.get(model, version)
+        if not asked.ready:
+            raise Unavailable(f"model {model!r} is not ready: {asked.fault}")
+        return ModelReady(name=asked.name)
 
     return api
 
 
-def _metadata(model: ServedModel) -> ModelMetadata:
+def _metadata(model: ServedModel, versions: list[str]) -> ModelMetadata:
     manifest = model.manifest
     parameters: dict[str, str | int | float | bool] = {
         "family": manifest.family,
@@ -132,12 +202,42 @@ def _metadata(model: ServedModel) -> ModelMetadata:
     }
     return ModelMetadata(
         name=model.name,
-        versions=[model.version],
+        versions=versions,
         platform=PLATFORMS[model.artifact.format],
         inputs=[_tensor(spec) for spec in manifest.signature.inputs],
         outputs=[_tensor(spec) for spec in manifest.signature.outputs],
         parameters=parameters,
     )
+
+
+def _statistics(model: ServedModel) -> ModelStatistics:
+    counted = model.statistics
+    return ModelStatistics(
+        name=model.name,
+        version=model.version,
+        last_inference=counted.last_inference,
+        inference_count=counted.rows,
+        execution_count=counted.batches,
+        inference_stats=InferenceStatistics(
+            success=_duration(counted.success),
+            fail=_duration(counted.fail),
+            queue=_duration(counted.queue),
+            **_compute(counted.compute),
+        ),
+        batch_stats=[BatchStatistics(batch_size=rows, **_compute(compute)) for rows, compute in sorted(counted.by_size.items())],
+    )
+
+
+def _compute(compute: Compute) -> dict[str, DurationStatistic]:
+    return {
+        "compute_input": _duration(compute.input),
+        "compute_infer": _duration(compute.infer),
+        "compute_output": _duration(compute.output),
+    }
+
+
+def _duration(duration: Duration) -> DurationStatistic:
+    return DurationStatistic(count=duration.count, ns=round(duration.seconds * 1e9))
 
 
 def _proof(candidate: Candidate) -> dict[str, str | int | float | bool]:

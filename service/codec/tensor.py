@@ -1,7 +1,8 @@
 """One tensor of the Open Inference Protocol, as JSON or as raw bytes, to an array and back.
 
 Datatypes and layouts: the protocol's "Tensor Data Types" and the binary tensor data extension (Triton Inference Server,
-docs/protocol/extension_binary_data.md). BYTES tensors are arrays of Python bytes, dtype object.
+docs/protocol/extension_binary_data.md). BYTES tensors are arrays of Python bytes, dtype object. NumPy has no bfloat16: BF16
+arrives as float32, which holds every value of it, and is never sent.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BYTES": np.dtype("O"),
 }
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+KNOWN = (*DTYPES, "BF16")
+BINARY_ONLY = ("FP16", "BF16")
 MAX_RANK = 16
 OPENING = re.compile(rb"[\[ \t\r\n]*")
 
@@ -45,8 +48,8 @@ def datatype(dtype: np.dtype[Any] | str) -> str:
 
 def check_header(name: str, kind: str, shape: list[int]) -> int:
     """The number of elements a tensor's datatype and shape announce. Raises InvalidRequest."""
-    if kind not in DTYPES:
-        raise InvalidRequest(f"input {name!r} has datatype {kind!r}; known are {', '.join(DTYPES)}")
+    if kind not in KNOWN:
+        raise InvalidRequest(f"input {name!r} has datatype {kind!r}; known are {', '.join(KNOWN)}")
     if len(shape) > MAX_RANK or any(not 0 <= size < 2**31 for size in shape):
         raise InvalidRequest(f"input {name!r} has shape {shape[: MAX_RANK + 1]}; sizes are 0 or more, at most {MAX_RANK} of them")
     return math.prod(shape)
@@ -59,8 +62,8 @@ def from_json(name: str, kind: str, shape: list[int], data: memoryview) -> Array
     datatype cannot hold.
     """
     count = check_header(name, kind, shape)
-    if kind == "FP16":
-        raise InvalidRequest(f"input {name!r} is FP16, which JSON does not carry: send it as binary data, or as FP32")
+    if kind in BINARY_ONLY:
+        raise InvalidRequest(f"input {name!r} is {kind}, which JSON does not carry: send it as binary data, or as FP32")
     depth = _depth(data)
     if depth not in (1, len(shape)):
         raise InvalidRequest(f"input {name!r} has data nested {depth} deep; shape {shape} takes a flat list or {len(shape)} levels")
@@ -110,14 +113,14 @@ def as_array(values: Any, kind: str) -> Array:
 
 
 def from_binary(name: str, kind: str, shape: list[int], data: memoryview) -> Array:
-    """An array from a tensor's raw bytes, little-endian and row-major. Raises InvalidRequest.
+    """An array from a tensor's raw bytes, little-endian and row-major; float32 for BF16. Raises InvalidRequest.
 
     The array may share the memory of `data` and then is read-only.
     """
     count = check_header(name, kind, shape)
     if kind == "BYTES":
         return _bytes_elements(name, count, data).reshape(shape)
-    dtype = DTYPES[kind]
+    dtype = DTYPES["UINT16" if kind == "BF16" else kind]
     if len(data) != count * dtype.itemsize:
         raise InvalidRequest(
             f"input {name!r} has {len(data)} bytes of binary data; {kind} of shape {shape} needs {count * dtype.itemsize}"
@@ -127,8 +130,23 @@ def from_binary(name: str, kind: str, shape: list[int], data: memoryview) -> Arr
         if flags.max(initial=0) > 1:
             raise InvalidRequest(f"input {name!r} is BOOL and holds the byte {flags.max()}; bytes are 0 or 1")
         return flags.view(np.bool_).reshape(shape)
+    if kind == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, dtype).astype("<u4") << 16).view("<f4").reshape(shape)
     # The bytes follow a JSON header of any length; sessions want numbers at addresses that fit them.
     return np.require(np.frombuffer(data, dtype), requirements="A").reshape(shape)
+
+
+def fitted(name: str, kind: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """A decoded tensor as the model's `dtype`. Raises InvalidRequest naming both datatypes where they differ.
+
+    Nothing is coerced. FP16 and BF16 are widened to FP32, which changes no value: both travel in half the bytes, and a
+    client need not know in which precision the model computes.
+    """
+    if array.dtype == dtype:
+        return array
+    if kind == "FP16" and dtype == np.float32:
+        return array.astype(np.float32)
+    raise InvalidRequest(f"input {name!r} has datatype {kind}; the model takes {datatype(dtype)}")
 
 
 def to_json(name: str, array: Array) -> list[Any]:

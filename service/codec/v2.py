@@ -1,23 +1,35 @@
 """An inference request and its response in the Open Inference Protocol, JSON with or without binary tensor data.
 
 A body is JSON, followed by the bytes of its binary tensors in the order in which the JSON names them; the header
-`Inference-Header-Content-Length` says where the JSON ends.
+`Inference-Header-Content-Length` says where the JSON ends. Where it says 0 there is no JSON: the body is the model's one input.
+Both lengths are those of the body before any content encoding.
+
+Request parameters: `binary_data_output`; `timeout`, in microseconds, and `priority`, 1 the highest, both 0 for the default;
+`explain`, ours. Others are a client's own and mean nothing here, but those of extensions that would change the answer are
+refused rather than ignored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from modelrepo.tensors import Array
+from modelrepo.tensors import Array, Signature
 from service.codec import tensor
 from service.errors import InvalidRequest, too_many_rows
 
 HEADER_LENGTH = "inference-header-content-length"
 Parameters = dict[str, str | int | float | bool]
+# Output parameters that ask for what no output here can be.
+REFUSED = {
+    "classification": "this server answers tensors here, and labels under /models/{model}/predict",
+    "shared_memory_region": "this server shares no memory with its clients",
+    "datatype": "an output comes in the datatype that the model's metadata names",
+}
 
 
 class _Input(msgspec.Struct):
@@ -55,6 +67,7 @@ class _Response(msgspec.Struct, omit_defaults=True):
     model_version: str
     outputs: list[_Output]
     id: str | None = None
+    parameters: Parameters = {}
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -63,26 +76,36 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass(frozen=True)
 class Request:
-    """A decoded request: arrays by input name, and which outputs to send how (None: all of them, as `binary` says)."""
+    """A decoded request: arrays by input name, and which outputs to send how (None: all of them, as `binary` says).
+
+    `timeout` is in seconds, None for none; `priority` is 1 for the highest, 0 for the default.
+    """
 
     id: str | None
     inputs: dict[str, Array]
     outputs: dict[str, bool] | None
     binary: bool
+    timeout: float | None = None
+    priority: int = 0
+    explain: bool = False
 
 
-def decode(body: bytes, header_length: str | None, max_rows: int) -> Request:
-    """A request from its body and the value of the header `Inference-Header-Content-Length`.
+def decode(body: bytes, header_length: str | None, signature: Signature, max_rows: int) -> Request:
+    """A request to a model from its body and the value of the header `Inference-Header-Content-Length`.
 
-    Raises InvalidRequest, or PayloadTooLarge for a tensor of more than `max_rows` rows.
+    The inputs have the model's datatypes; names, shapes and values are left to `signature.check`. Raises InvalidRequest, or
+    PayloadTooLarge for a tensor of more than `max_rows` rows.
     """
     split = _header_length(header_length, len(body))
+    if split == 0 and header_length is not None:
+        return Request(None, _raw(body, signature), None, True)
     try:
         request = _decoder.decode(memoryview(body)[:split])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the request is not valid: {error}") from None
     except RecursionError:
         raise InvalidRequest("the request is not valid: it is nested too deeply") from None
+    dtypes = {spec.name: spec.numpy_dtype for spec in signature.inputs}
     rest = memoryview(body)[split:]
     inputs: dict[str, Array] = {}
     for given in request.inputs:
@@ -94,34 +117,40 @@ def decode(body: bytes, header_length: str | None, max_rows: int) -> Request:
         if size is None:
             if not given.data:
                 raise InvalidRequest(f"input {given.name!r} has neither data nor the parameter binary_data_size")
-            inputs[given.name] = tensor.from_json(given.name, given.datatype, given.shape, memoryview(given.data))
-            continue
-        if header_length is None:
-            raise InvalidRequest(f"input {given.name!r} is binary, which needs the header Inference-Header-Content-Length")
-        if given.data:
-            raise InvalidRequest(f"input {given.name!r} has both data and the parameter binary_data_size: send one of them")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
-            raise InvalidRequest(f"input {given.name!r} has binary_data_size {size!r}; {len(rest)} bytes of the body are left")
-        inputs[given.name] = tensor.from_binary(given.name, given.datatype, given.shape, rest[:size])
-        rest = rest[size:]
+            array = tensor.from_json(given.name, given.datatype, given.shape, memoryview(given.data))
+        else:
+            if header_length is None:
+                raise InvalidRequest(f"input {given.name!r} is binary, which needs the header Inference-Header-Content-Length")
+            if given.data:
+                raise InvalidRequest(f"input {given.name!r} has both data and the parameter binary_data_size: send one of them")
+            if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
+                raise InvalidRequest(f"input {given.name!r} has binary_data_size {size!r}; {len(rest)} bytes of the body are left")
+            array = tensor.from_binary(given.name, given.datatype, given.shape, rest[:size])
+            rest = rest[size:]
+        dtype = dtypes.get(given.name, array.dtype)  # an input of no such name is refused with all other wrong names
+        inputs[given.name] = tensor.fitted(given.name, given.datatype, array, dtype)
     if rest:
         raise InvalidRequest(f"{len(rest)} bytes follow the last tensor: check every binary_data_size")
-    binary = _flag(request.parameters, "binary_data_output", False)
-    outputs = {output.name: _flag(output.parameters, "binary_data", binary) for output in request.outputs or ()} or None
-    return Request(request.id, inputs, outputs, binary)
+    if not request.parameters:
+        return Request(request.id, inputs, _outputs(request.outputs, False, signature), False)
+    return _parametrised(request.id, inputs, request.outputs, request.parameters, signature)
 
 
-def encode(request: Request, model: str, version: str, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
+def encode(
+    request: Request,
+    model: str,
+    version: str,
+    outputs: Mapping[str, Array],
+    parameters: Parameters | None = None,
+) -> tuple[bytes, int | None]:
     """The response's body, and the value of `Inference-Header-Content-Length` where it holds binary data.
 
-    Raises InvalidRequest for an output the model does not have, Unprocessable for values that JSON cannot carry.
+    `parameters` become those of the response. Raises Unprocessable for values that JSON cannot carry.
     """
     wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, request.binary)
     described: list[_Output] = []
     chunks: list[bytes] = []
     for name, binary in wanted.items():
-        if name not in outputs:
-            raise InvalidRequest(f"unknown output {name!r}; this model has {', '.join(map(repr, outputs))}")
         array = outputs[name]
         output = _Output(name, list(array.shape), tensor.datatype(array.dtype))
         if binary:
@@ -130,18 +159,74 @@ def encode(request: Request, model: str, version: str, outputs: Mapping[str, Arr
         else:
             output.data = tensor.to_json(name, array)
         described.append(output)
-    header = _encoder.encode(_Response(model, version, described, request.id))
+    header = _encoder.encode(_Response(model, version, described, request.id, parameters or {}))
     if not chunks:
         return header, None
     return b"".join((header, *chunks)), len(header)
+
+
+def _raw(body: bytes, signature: Signature) -> dict[str, Array]:
+    """The one row of the one input that a raw binary request holds; its length is as many steps as there are bytes for."""
+    if len(signature.value_inputs) > 1:
+        names = ", ".join(repr(spec.name) for spec in signature.value_inputs)
+        raise InvalidRequest(
+            f"Inference-Header-Content-Length is 0, for models of one input; this one takes {names}: send JSON first"
+        )
+    (spec,) = signature.value_inputs
+    length = None
+    if spec.length_axis is not None:
+        step = math.prod(spec.shape_at(1, 1)) * spec.numpy_dtype.itemsize
+        length, rest = divmod(len(body), step)
+        if rest:
+            raise InvalidRequest(f"input {spec.name!r} has {len(body)} bytes; one step of {spec.describe()} has {step}")
+    shape = list(spec.shape_at(1, length))
+    return {spec.name: tensor.from_binary(spec.name, tensor.datatype(spec.numpy_dtype), shape, memoryview(body))}
+
+
+def _parametrised(
+    id_: str | None,
+    inputs: dict[str, Array],
+    outputs: list[_RequestedOutput] | None,
+    parameters: Parameters,
+    signature: Signature,
+) -> Request:
+    """A request with what its parameters say."""
+    for name, value in parameters.items():
+        if name.startswith("sequence_") and value:  # a client may say in three parameters that it has no sequence
+            raise InvalidRequest(f"parameter {name!r} is {value!r}; this server has no stateful sequences: leave it out")
+    binary = _flag(parameters, "binary_data_output", False)
+    microseconds = _count(parameters, "timeout", "microseconds, 0 for no limit")
+    return Request(
+        id_,
+        inputs,
+        _outputs(outputs, binary, signature),
+        binary,
+        timeout=microseconds / 1e6 if microseconds else None,
+        priority=_count(parameters, "priority", "1 for the highest, 0 for the default"),
+        explain=_flag(parameters, "explain", False),
+    )
+
+
+def _outputs(requested: list[_RequestedOutput] | None, binary: bool, signature: Signature) -> dict[str, bool] | None:
+    """The outputs asked for, and whether each is to be binary; None for all."""
+    if not requested:
+        return None
+    names = [spec.name for spec in signature.outputs]
+    for output in requested:
+        if output.name not in names:
+            raise InvalidRequest(f"unknown output {output.name!r}; this model has {', '.join(map(repr, names))}")
+        for parameter in output.parameters or ():
+            if parameter in REFUSED:
+                raise InvalidRequest(f"output {output.name!r} has the parameter {parameter!r}; {REFUSED[parameter]}: leave it out")
+    return {output.name: _flag(output.parameters, "binary_data", binary) for output in requested}
 
 
 def _header_length(value: str | None, body: int) -> int:
     if value is None:
         return body
     # isdecimal takes other scripts' digits too, and int() underscores and signs: neither is a header's number.
-    if not (value.isascii() and value.isdecimal()) or len(value) > 18 or not 0 < int(value) <= body:
-        raise InvalidRequest(f"Inference-Header-Content-Length is {value!r}; it takes 1 to {body}, the length of the body")
+    if not (value.isascii() and value.isdecimal()) or len(value) > 18 or int(value) > body:
+        raise InvalidRequest(f"Inference-Header-Content-Length is {value!r}; it takes 0 to {body}, the length of the body")
     return int(value)
 
 
@@ -149,4 +234,11 @@ def _flag(parameters: Parameters | None, name: str, default: bool) -> bool:
     value = (parameters or {}).get(name, default)
     if not isinstance(value, bool):
         raise InvalidRequest(f"parameter {name!r} is {value!r}; it takes true or false")
+    return value
+
+
+def _count(parameters: Parameters, name: str, meaning: str) -> int:
+    value = parameters.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise InvalidRequest(f"parameter {name!r} is {value!r}; it takes a whole number: {meaning}")
     return value

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service.api.inference import LONG_BODY
-from service.codec import instances
+from service.api.inference import LONG_BODY, SHORT_ENCODED
+from service.codec import encoding, instances
 
 X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 INFER = "/v2/models/double/infer"
@@ -149,13 +151,100 @@ def test_a_body_over_the_limit_is_413_announced_or_not(serve):
     serve(scenario, max_body_bytes=1000)
 
 
-def test_an_encoded_body_is_415_and_identity_is_no_encoding(serve):
+COMPRESSED = {"gzip": gzip.compress, "deflate": zlib.compress, "GZIP": gzip.compress, "identity": bytes}
+
+
+@pytest.mark.parametrize("coding", COMPRESSED)
+def test_both_interfaces_take_compressed_bodies(serve, coding):
     async def scenario(client):
-        plain = await client.post(INFER, json={"inputs": [X]}, headers={"Content-Encoding": "identity"})
-        assert plain.status_code == 200
-        response = await client.post(INFER, content=b"x", headers={"Content-Encoding": "br"})
-        assert response.status_code == 415
-        assert "'br' is not decoded here" in response.json()["error"]
+        for path, request in ((INFER, {"inputs": [X]}), (PREDICT, {"instances": [[1, 2]]})):
+            content = COMPRESSED[coding](json.dumps(request).encode())
+            response = await client.post(path, content=content, headers={"Content-Encoding": coding})
+            assert response.status_code == 200
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    ("coding", "content", "status", "message"),
+    [
+        pytest.param("gzip", gzip.compress(b" " * 2001), 413, "inflates to more than 2000 bytes", id="bomb"),
+        pytest.param("deflate", zlib.compress(b" " * 10**7), 413, "the body has 9", id="long even when compressed"),
+        pytest.param("gzip", gzip.compress(b"{}")[:-1], 400, "gzip stream ends too early", id="torn"),
+        pytest.param("gzip", b"{}", 400, "not gzip, as its content-encoding says", id="not compressed at all"),
+        pytest.param("gzip", b"", 400, "gzip stream ends too early", id="empty"),
+        pytest.param("br", b"", 415, "'br' is not decoded here", id="unknown"),
+        pytest.param("gzip, deflate", b"", 415, "encoded 2 times", id="twice"),
+    ],
+)
+def test_a_body_that_cannot_be_inflated_is_refused(serve, coding, content, status, message):
+    async def scenario(client):
+        response = await client.post(INFER, content=content, headers={"Content-Encoding": coding})
+        assert response.status_code == status
+        assert message in response.json()["error"]
+        assert response.headers.get("accept-encoding") == ("gzip, deflate" if status == 415 else None)
+
+    serve(scenario, max_body_bytes=2000)
+
+
+def test_a_long_compressed_body_is_inflated_aside_while_others_are_answered(serve, monkeypatch):
+    others_answered = threading.Event()
+    decode = encoding.decode
+
+    def held(*arguments):
+        assert others_answered.wait(20)
+        return decode(*arguments)
+
+    monkeypatch.setattr(encoding, "decode", held)
+
+    async def scenario(client):
+        body = gzip.compress(json.dumps({"instances": [[n * 0.1, n * 0.7] for n in range(1_000)]}).encode())
+        assert len(body) > SHORT_ENCODED
+        long = asyncio.ensure_future(client.post(PREDICT, content=body, headers={"Content-Encoding": "gzip"}))
+        assert (await client.post(PREDICT, json={"instances": [[1, 2]]})).status_code == 200
+        assert not long.done()
+        others_answered.set()
+        assert len((await long).json()["predictions"]) == 1_000
+
+    serve(scenario)
+
+
+def rows(count):
+    return {"inputs": [{**X, "shape": [count, 2], "data": [0.5] * (2 * count)}]}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "count", "coding"),
+    [
+        ("gzip, deflate, br", 300, "gzip"),
+        ("deflate, gzip;q=0.5", 300, "deflate"),
+        ("gzip;q=0", 300, None),
+        ("identity", 300, None),
+        ("gzip", 3, None),
+    ],
+)
+def test_an_answer_is_compressed_where_the_client_likes_that_and_it_is_long(serve, accepted, count, coding):
+    async def scenario(client):
+        response = await client.post(INFER, json=rows(count), headers={"Accept-Encoding": accepted})
+        assert response.json()["outputs"][0]["data"] == [1.0] * (2 * count)
+        assert response.headers.get("content-encoding") == coding
+        assert response.headers.get("vary") == ("accept-encoding" if count > 3 else None)
+
+    serve(scenario)
+
+
+def test_an_answer_that_compression_would_make_longer_is_sent_as_it_is(serve):
+    async def scenario(client):
+        noise = np.random.default_rng(0).integers(1, 2**30, 1000, np.uint32).view(np.float32)
+        request = {
+            "inputs": [{"name": "x", "shape": [500, 2], "datatype": "FP32", "parameters": {"binary_data_size": noise.nbytes}}],
+            "parameters": {"binary_data_output": True},
+        }
+        header = json.dumps(request).encode()
+        headers = {"Inference-Header-Content-Length": str(len(header)), "Accept-Encoding": "gzip"}
+        response = await client.post(INFER, content=header + noise.tobytes(), headers=headers)
+        assert response.status_code == 200
+        assert "content-encoding" not in response.headers
 
     serve(scenario)
 
@@ -292,15 +381,16 @@ def test_garbage_never_gives_a_5xx(serve):
         loop = asyncio.get_running_loop()
 
         @hypothesis_settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-        @example(PREDICT, b'{"instances":[{"\xff":1}]}', None)
-        @example(INFER, b'{"inputs":[{"name":"x","shape":[],"datatype":"BYTES","data":"abc"}]}', None)
+        @example(PREDICT, b'{"instances":[{"\xff":1}]}', None, {})
+        @example(INFER, b'{"inputs":[{"name":"x","shape":[],"datatype":"BYTES","data":"abc"}]}', None, {})
         @given(
             st.sampled_from([INFER, PREDICT, "/v2/models/mean/infer", "/models/mean/predict"]),
             bodies,
             st.none() | st.integers(-1, 120).map(str) | st.text("0123456789-+_ e", max_size=4),
+            st.sampled_from([{}, {}, {}, {"Content-Encoding": "gzip"}, {"Content-Encoding": "deflate"}]),
         )
-        def check(path, body, header):
-            headers = {} if header is None else {"Inference-Header-Content-Length": header}
+        def check(path, body, header, coding):
+            headers = {**coding, **({} if header is None else {"Inference-Header-Content-Length": header})}
             response = asyncio.run_coroutine_threadsafe(client.post(path, content=body, headers=headers), loop).result(20)
             assert response.status_code < 500, (path, body, header, response.text)
             assert response.status_code == 200 or list(response.json()) == ["error"]

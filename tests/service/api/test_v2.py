@@ -12,7 +12,7 @@ def test_server_metadata_with_and_without_a_slash_and_no_redirect(serve):
             assert response.status_code == 200
             body = response.json()
             assert body["name"] == "quartet"
-            assert body["extensions"] == ["binary_tensor_data"]
+            assert body["extensions"] == ["binary_tensor_data", "model_repository", "schedule_policy", "statistics"]
 
     serve(scenario)
 
@@ -54,6 +54,17 @@ def test_model_metadata_is_the_signature_with_dynamic_axes_as_minus_one(serve):
         ("POST", "/v2/models/double/classify", 404, "no such path"),
         ("POST", "/v2/health/live", 405, "POST is not for this path: send GET"),
         ("GET", "/v2/models/%2e%2e%2fetc", 404, "no"),
+        ("GET", "/v2/models/triple/stats", 404, "no model 'triple'"),
+        ("GET", "/v2/models/double/versions/9/stats", 404, "no version '9'"),
+        ("POST", "/v2/models/stats", 405, "POST is not for this path: send GET"),
+        ("DELETE", "/v2", 405, "DELETE is not for this path: send GET"),
+        ("GET", "/v2//", 404, "no such path"),
+        ("GET", "/v2/health/live/", 404, "no such path"),
+        ("GET", "/v2/models/", 404, "no such path"),
+        ("GET", "/v2/models/double/", 404, "no such path"),
+        ("POST", "/v2/models/double/infer/", 404, "no such path"),
+        ("POST", "/models/double/predict/", 404, "no such path"),
+        ("OPTIONS", "/v2/models/double/infer", 405, "OPTIONS is not for this path: send POST"),
     ],
 )
 def test_errors_of_the_other_paths_have_the_same_body(serve, method, path, status, message):
@@ -70,6 +81,36 @@ def test_errors_of_the_other_paths_have_the_same_body(serve, method, path, statu
 def test_where_get_is_allowed_so_is_head(serve, path):
     async def scenario(client):
         assert (await client.head(path)).status_code == 200
+
+    serve(scenario)
+
+
+def test_statistics_have_the_published_form_before_and_after_the_first_request(serve):
+    none = {"count": 0, "ns": 0}
+    names = ["success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss"]
+
+    async def scenario(client):
+        (untouched,) = (await client.get("/v2/models/double/stats")).json()["model_stats"]
+        assert untouched == {
+            "name": "double",
+            "version": "1",
+            "last_inference": 0,
+            "inference_count": 0,
+            "execution_count": 0,
+            "inference_stats": dict.fromkeys(names, none),
+            "batch_stats": [],
+        }
+        assert (await client.post("/models/double/predict", json={"instances": [[1, 2]] * 3})).status_code == 200
+        assert (await client.post("/models/double/predict", json={"instances": []})).status_code == 400
+        (used,) = (await client.get("/v2/models/double/versions/1/stats")).json()["model_stats"]
+        assert (used["inference_count"], used["execution_count"]) == (3, 1)
+        assert [used["inference_stats"][name]["count"] for name in names] == [1, 1, 1, 1, 1, 1, 0, 0]
+        assert used["inference_stats"]["success"]["ns"] > used["inference_stats"]["compute_infer"]["ns"] > 0
+        (batch,) = used["batch_stats"]
+        assert batch["batch_size"] == 3
+        assert batch["compute_infer"] == used["inference_stats"]["compute_infer"]
+        both = (await client.get("/v2/models/stats")).json()["model_stats"]
+        assert [model["name"] for model in both] == ["double", "mean"]
 
     serve(scenario)
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,9 +61,18 @@ def test_a_scalar_is_a_tensor_of_rank_0():
     assert tensor.from_json("x", "BYTES", [], memoryview(b'"abc"')).tolist() == b"abc"
 
 
-def test_fp16_has_no_json_form_in_either_direction():
-    with pytest.raises(InvalidRequest, match="'x' is FP16, which JSON does not carry: send it as binary data"):
-        tensor.from_json("x", "FP16", [1], memoryview(b"[1]"))
+@given(hnp.arrays(np.uint16, hnp.array_shapes(max_dims=3, max_side=4)))
+def test_every_bf16_number_arrives_as_the_float32_of_the_same_value(halves):
+    found = tensor.from_binary("x", "BF16", list(halves.shape), memoryview(halves.tobytes()))
+    expected = halves.view(ml_dtypes.bfloat16).astype(np.float32)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_half_precision_has_no_json_form_in_either_direction():
+    for kind in ("FP16", "BF16"):
+        with pytest.raises(InvalidRequest, match=f"'x' is {kind}, which JSON does not carry: send it as binary data"):
+            tensor.from_json("x", kind, [1], memoryview(b"[1]"))
     with pytest.raises(Unprocessable, match="'y' is FP16, which JSON does not carry: ask for binary data"):
         tensor.to_json("y", np.zeros(1, np.float16))
 
@@ -127,3 +138,14 @@ def test_binary_numbers_are_aligned_wherever_they_lie_in_the_body():
     array = tensor.from_binary("x", "FP32", [4], memoryview(body)[3:])
     assert array.flags.aligned
     assert array.tolist() == [0, 1, 2, 3]
+
+
+@given(
+    st.sampled_from(tensor.KNOWN),
+    st.lists(st.integers(0, 4), max_size=3),
+    st.binary(max_size=64),
+    st.sampled_from([tensor.from_binary, tensor.from_json]),
+)
+def test_garbage_never_raises_anything_but_an_invalid_request(kind, shape, data, decode):
+    with suppress(InvalidRequest):
+        assert decode("x", kind, shape, memoryview(data)).shape == tuple(shape)
