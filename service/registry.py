@@ -16,6 +16,7 @@ from runtime.machine import machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
 from service.batching import Batcher
+from service.codec.reader import Reader
 from service.errors import Unavailable, UnknownModel
 from service.metrics import Metrics
 from service.settings import Settings
@@ -96,6 +97,7 @@ class ServedModel:
         self.max_rows = settings.max_queue_rows
         self.skipped = loaded.skipped
         self.goldens = loaded.goldens
+        self.reader = Reader(published, loaded.goldens[0])
         self._session = loaded.session
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-{self.version}")
         self.batcher = Batcher(

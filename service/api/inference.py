@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import errors
-from service.codec import instances, predictions, tensor, v2
+from service.codec import predictions, tensor, v2
 from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable, UnsupportedMediaType
 from service.metrics import Metrics
 from service.registry import Registry, ServedModel
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 Headers = dict[str, str]
 Answer = tuple[bytes, Headers]
-Interface = Callable[[ServedModel, bytes, Headers], Awaitable[Answer]]
+Interface = Callable[[ServedModel, bytes, Headers, str], Awaitable[Answer]]  # the last is the query string
 
 
 class ClientGone(Exception):
@@ -74,10 +74,11 @@ class InferenceFirst:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], "POST")
             headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+            query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
             model = self.registry.get(name, version)
             labels = (model.name, model.version)
-            content, answer_headers = await self._interfaces[interface](model, body, headers)
+            content, answer_headers = await self._interfaces[interface](model, body, headers, query)
         except ClientGone:
             return
         except asyncio.CancelledError:  # the time for draining is over
@@ -116,7 +117,7 @@ class InferenceFirst:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
+async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) -> Answer:
     """The Open Inference Protocol."""
     request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.max_rows)
     for spec in model.manifest.signature.inputs:
@@ -131,12 +132,17 @@ async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
     return content, {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length)}
 
 
-async def predict_instances(model: ServedModel, body: bytes, headers: Headers) -> Answer:
+async def predict_instances(model: ServedModel, body: bytes, headers: Headers, query: str) -> Answer:
     """Instances in, predictions out."""
+    reader, content_type = model.reader, headers.get("content-type", "")
+    read = reader.quick(body, content_type, query, model.max_rows) if len(body) <= LONG_BODY else None
+    if read is None:
+        read = await asyncio.to_thread(reader.decode, body, content_type, query, model.max_rows)
+    outputs = await model.infer(read.inputs)
     task = model.manifest.task
-    inputs, top_k = await _decoded(body, instances.decode, model.manifest.signature, task, model.max_rows)
-    outputs = await model.infer(inputs)
-    return predictions.encode(model.name, model.version, task, outputs[task.output], top_k), {"content-type": JSON}
+    explanation = {"backend": model.provider, "artifact": model.artifact.file.path} if read.explain else None
+    content = predictions.encode(model.name, model.version, task, outputs[task.output], read.top_k, explanation)
+    return content, {"content-type": JSON}
 
 
 async def _decoded(body: bytes, decode: Callable[Concatenate[bytes, P], T], *more: P.args, **options: P.kwargs) -> T:
