@@ -14,6 +14,7 @@ from runtime import cuda, goldens
 from runtime.machine import cores, machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
+from service.codec.reader import Reader
 from service.settings import Settings
 
 log = logging.getLogger("quartet.loading")
@@ -63,19 +64,22 @@ class Way:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A way that works, its open sessions, and what a batch costs: seconds by its buckets of rows and length."""
+    """A way that works, its open sessions, what reads requests, and a batch's costs: seconds by its buckets of rows and length."""
 
     way: Way
     sessions: list[Session]
+    reader: Reader
     costs: dict[tuple[int, int | None], float]
 
 
 def load(published: ModelVersion, settings: Settings, progress: Progress = lambda text: None) -> Loaded:
     """The first way to serve, in the manifest's order, that this machine can run and whose golden rows come out right.
 
-    Proving runs every promised shape, so the sessions are warm afterwards. Raises LoadFailed where none does.
+    Proving runs every promised shape, so the sessions are warm afterwards. Raises LoadFailed where none does, CorruptVersion
+    where its golden rows or its tokenizer cannot be used.
     """
     golden_rows = published.goldens()
+    reader = Reader(published, golden_rows[0])
     manifest = published.manifest
     threads = settings.threads or max(1, (cores() - 1) // settings.instances)
     skipped: dict[str, str] = {}
@@ -96,7 +100,7 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
             skipped[f"{path.name} on {candidate.provider}"] = str(error)
             continue
         _say(published, skipped)
-        return Loaded(way, sessions, measured)
+        return Loaded(way, sessions, reader, measured)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or f"it has none for --device {settings.device}"
     raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
 

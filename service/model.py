@@ -38,6 +38,7 @@ class ServedModel:
         self.max_rows = settings.max_queue_rows
         self.skipped = way.skipped
         self.goldens = way.goldens
+        self.reader = loaded.reader
         self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""

@@ -32,6 +32,9 @@ THIRD_PARTY = {
         "uvicorn",
         "msgspec",
         "prometheus_client",
+        "python_multipart",
+        "PIL",
+        "tokenizers",
     },
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import Any
 
@@ -15,20 +16,32 @@ from service.model import ServedModel
 
 
 def golden_row(model: ServedModel) -> tuple[Tensors, Tensors]:
-    """The first golden row, [1, …] and without padding: inputs that a caller must give, and outputs."""
-    inputs, outputs = model.goldens
-    signature = model.manifest.signature
-    taken = {spec.name: inputs[spec.name][:1] for spec in signature.value_inputs}
-    if signature.mask:
-        real = int(inputs[signature.mask.name][0].sum())
-        taken = {spec.name: spec.resized(taken[spec.name], real) for spec in signature.value_inputs}
-    return taken, {name: array[:1] for name, array in outputs.items()}
+    """A golden row, [1, …] and without padding: inputs that a caller must give, and outputs.
+
+    It is the first that every example can be made of: without missing values, and a text or picture where the model takes these.
+    """
+    rows = [_row(model, number) for number in range(model.manifest.goldens.rows)]
+    finite = [row for row in rows if _is_finite(row[0])]
+    return next((row for row in finite if _instance(model, row[0]) is not None), (finite or rows)[0])
 
 
 def predict_request(model: ServedModel) -> dict[str, Any]:
-    """A body for `/models/{model}/predict`."""
+    """A body for `/models/{model}/predict`: a text, a picture or values by column name where the model takes these."""
+    inputs, _ = golden_row(model)
+    instance = _instance(model, inputs)
+    return {"instances": [instance]} if instance is not None else numbers_request(model)
+
+
+def numbers_request(model: ServedModel) -> dict[str, Any]:
+    """The same row as nothing but numbers."""
     rows = {name: _numbers(array[0]) for name, array in golden_row(model)[0].items()}
     return {"instances": [next(iter(rows.values())) if len(rows) == 1 else rows]}
+
+
+def predict_body(model: ServedModel, media_type: str) -> str | None:
+    """The same row as a body of another type than JSON; None where it is no text."""
+    (row,) = golden_row(model)[0].values()  # a model with more inputs takes JSON alone
+    return model.reader.kind.body(media_type, row[0]) if model.reader.kind else None
 
 
 def predict_response(model: ServedModel) -> dict[str, Any]:
@@ -38,9 +51,10 @@ def predict_response(model: ServedModel) -> dict[str, Any]:
     return {"model_name": model.name, "model_version": model.version, "predictions": msgspec.to_builtins(rows)}
 
 
-def infer_request(model: ServedModel) -> dict[str, Any]:
-    """A JSON body for `/v2/models/{model}/infer`."""
-    return {"inputs": [_described(name, array) for name, array in golden_row(model)[0].items()]}
+def infer_request(model: ServedModel) -> dict[str, Any] | None:
+    """A JSON body for `/v2/models/{model}/infer`; None where every row lacks a value, as JSON has no NaN."""
+    inputs, _ = golden_row(model)
+    return {"inputs": [_described(name, array) for name, array in inputs.items()]} if _is_finite(inputs) else None
 
 
 def infer_response(model: ServedModel) -> dict[str, Any]:
@@ -55,13 +69,13 @@ def copy_paste_calls(models: list[ServedModel], url: str) -> str:
     The row is that of the model whose example is the shortest.
     """
     model = min(models, key=lambda model: len(json.dumps(predict_request(model))))
-    inputs = golden_row(model)[0]
+    inputs, _ = golden_row(model)
     body = json.dumps(predict_request(model))
     lines = ["import numpy as np, tritonclient.http as http", f'client = http.InferenceServerClient("{url.split("://")[1]}")']
     names = []
     for name, array in inputs.items():
         kind = tensor.datatype(array.dtype)
-        data = json.dumps(_numbers(array))
+        data = json.dumps(_numbers(array)).replace("NaN", "np.nan")
         lines.append(f'{name} = http.InferInput("{name}", {list(array.shape)}, "{kind}")')
         lines.append(f"{name}.set_data_from_numpy(np.array({data}, np.{array.dtype.name}))")
         names.append(name)
@@ -69,10 +83,31 @@ def copy_paste_calls(models: list[ServedModel], url: str) -> str:
     lines.append(f'print(client.infer("{model.name}", [{", ".join(names)}]).as_numpy("{task.output}"))')
     code = "\n".join(lines)
     return (
-        f"curl:\n\ncurl -s {url}/models/{model.name}/predict -H 'Content-Type: application/json' -d '{body}'\n\n"
+        f"curl:\n\ncurl -s {url}/models/{model.name}/predict -H 'Content-Type: application/json' -d {shlex.quote(body)}\n\n"
         f"Python:\n\n{sys.executable} - <<'END'\n{code}\nEND\n\n"
         f"In a browser, every model with a form to try it: {url}/docs\n"
     )
+
+
+def _row(model: ServedModel, number: int) -> tuple[Tensors, Tensors]:
+    """One golden row, [1, …] and without padding."""
+    inputs, outputs = model.goldens
+    signature = model.manifest.signature
+    taken = {spec.name: inputs[spec.name][number : number + 1] for spec in signature.value_inputs}
+    if signature.mask:
+        real = int(inputs[signature.mask.name][number].sum())
+        taken = {spec.name: spec.resized(taken[spec.name], real) for spec in signature.value_inputs}
+    return taken, {name: array[number : number + 1] for name, array in outputs.items()}
+
+
+def _instance(model: ServedModel, inputs: Tensors) -> Any:
+    """The row in the form that people have it in, None where the model takes numbers alone or the row has no such form."""
+    (row, *_) = inputs.values()
+    return model.reader.kind.instance(row[0]) if model.reader.kind else None
+
+
+def _is_finite(inputs: Tensors) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in inputs.values())
 
 
 def _described(name: str, array: Array) -> dict[str, Any]:

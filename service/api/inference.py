@@ -20,9 +20,9 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from service import errors
-from service.api.explanation import explain, server_timing
-from service.codec import encoding, instances, predictions, v2
-from service.errors import MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable
+from service.api.explanation import Explanation, explain, server_timing
+from service.codec import encoding, predictions, v2
+from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.registry import Registry
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 Headers = dict[str, str]
 Answer = tuple[bytes, Headers]
-Interface = Callable[[ServedModel, bytes, Headers], Awaitable[Answer]]
+Interface = Callable[[ServedModel, bytes, Headers, str], Awaitable[Answer]]  # the last is the query string
 
 
 class ClientGone(Exception):
@@ -79,11 +79,12 @@ class InferenceFirst:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], "POST")
             headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+            query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
             model = self.registry.get(name, version)
             labels = (model.name, model.version)
             with model.called(), _unless_gone(receive):
-                content, answer_headers = await self._interfaces[interface](model, body, headers)
+                content, answer_headers = await self._interfaces[interface](model, body, headers, query)
         except ClientGone:
             self._metrics.cancelled.labels(*labels).inc()
             return
@@ -158,24 +159,42 @@ def _unless_gone(receive: Receive) -> Iterator[None]:
         watching.cancel()
 
 
-async def infer(model: ServedModel, body: bytes, headers: Headers) -> Answer:
+async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) -> Answer:
     """The Open Inference Protocol."""
     request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows)
     answer = await model.infer(request.inputs, request.timeout, request.priority)
     explanation = explain(model, answer) if request.explain else None
     content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation)
-    answer_headers = (
-        {"content-type": JSON} if header_length is None else {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length)}
-    )
-    return content, answer_headers if explanation is None else {**answer_headers, "server-timing": server_timing(explanation)}
+    if header_length is None:
+        return content, {"content-type": JSON, **_timing(explanation)}
+    return content, {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length), **_timing(explanation)}
 
 
-async def predict_instances(model: ServedModel, body: bytes, headers: Headers) -> Answer:
+async def predict_instances(model: ServedModel, body: bytes, headers: Headers, query: str) -> Answer:
     """Instances in, predictions out."""
+    reader, content_type = model.reader, headers.get("content-type", "")
+    read = reader.quick(body, content_type, query, model.max_rows) if len(body) <= LONG_BODY else None
+    if read is None:
+        read = await asyncio.to_thread(reader.decode, body, content_type, query, model.max_rows)
+    answer = await model.infer(read.inputs, *_urgency(headers))
+    explanation = explain(model, answer) if read.explain else None
     task = model.manifest.task
-    inputs, top_k = await _decoded(body, instances.decode, model.manifest.signature, task, model.max_rows)
-    answer = await model.infer(inputs)
-    return predictions.encode(model.name, model.version, task, answer.outputs[task.output], top_k), {"content-type": JSON}
+    content = predictions.encode(model.name, model.version, task, answer.outputs[task.output], read.top_k, explanation)
+    return content, {"content-type": JSON, **_timing(explanation)}
+
+
+def _urgency(headers: Headers) -> tuple[float | None, int]:
+    """The headers Quartet-Timeout-Ms (here seconds, None for the server's own) and Quartet-Priority (1 first, 4 last, 0 neither)."""
+    timeout, priority = headers.get("quartet-timeout-ms"), headers.get("quartet-priority", "0")
+    if timeout is not None and not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", timeout, re.ASCII):
+        raise InvalidRequest(f"the header Quartet-Timeout-Ms is {timeout!r}; it takes a number of milliseconds")
+    if not re.fullmatch(r"[0-9]", priority, re.ASCII):
+        raise InvalidRequest(f"the header Quartet-Priority is {priority!r}; it takes 1 (first) to 4")
+    return None if timeout is None else float(timeout) / 1e3, int(priority)
+
+
+def _timing(explanation: Explanation | None) -> Headers:
+    return {} if explanation is None else {"server-timing": server_timing(explanation)}
 
 
 async def _decoded(body: bytes, decode: Callable[Concatenate[bytes, P], T], *more: P.args, **options: P.kwargs) -> T:

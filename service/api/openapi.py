@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's own routes, and both inference paths of every served model with its types and an example."""
+"""The OpenAPI document: FastAPI's own routes, and both inference paths of every served model with its types and examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Schema = dict[str, Any]
 ERRORS = {
     "400": "Not the protocol: broken JSON, a missing key, a wrong datatype or shape",
     "404": "No such model or version",
-    "413": "More bytes or rows than are taken at once",
+    "413": "More bytes, rows or pixels than are taken at once",
+    "415": "A body of another type than this model takes",
     "422": "The model cannot take these values",
     "429": "Too many rows are waiting; see Retry-After",
     "503": "Shutting down",
@@ -34,7 +35,8 @@ def install(app: FastAPI, registry: Registry) -> None:
         schemas = described.setdefault("components", {}).setdefault("schemas", {})
         schemas["Error"] = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
         _own_errors(described)
-        for model in registry.models():
+        # Of several versions the newest: that is the one which answers where a path names none.
+        for model in {model.name: model for model in sorted(registry.models(), key=lambda model: int(model.version))}.values():
             described["paths"][f"/models/{model.name}/predict"] = {"post": _predict(model)}
             described["paths"][f"/v2/models/{model.name}/infer"] = {"post": _infer(model)}
         return described
@@ -59,25 +61,37 @@ def _predict(model: ServedModel) -> Schema:
     specs = model.manifest.signature.value_inputs
     rows = {spec.name: _nested(spec, spec.shape[1:]) for spec in specs}
     instance = next(iter(rows.values())) if len(rows) == 1 else {"type": "object", "properties": rows, "required": list(rows)}
+    kind = model.reader.kind
+    options: Schema = {"explain": {"type": "boolean", "description": "say how the answer came about"}}
+    if not isinstance(model.manifest.task, Regression):
+        options = {"top_k": {"type": "integer", "minimum": 1, "description": "list only the likeliest labels"}, **options}
     request: Schema = {
         "type": "object",
-        "properties": {"instances": {"type": "array", "items": instance, "minItems": 1}},
+        "properties": {
+            "instances": {"type": "array", "items": {"anyOf": [kind.schema, instance]} if kind else instance, "minItems": 1},
+            **options,
+        },
         "required": ["instances"],
         "additionalProperties": False,
         "example": examples.predict_request(model),
     }
-    if not isinstance(model.manifest.task, Regression):
-        request["properties"]["top_k"] = {"type": "integer", "minimum": 1, "description": "list only the likeliest labels"}
     response = {
         "type": "object",
         "properties": {
             "model_name": {"type": "string"},
             "model_version": {"type": "string"},
             "predictions": {"type": "array", "items": _prediction(model)},
+            "explanation": {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
         },
+        "required": ["model_name", "model_version", "predictions"],
         "example": examples.predict_response(model),
     }
-    return _operation(model, "Predict", "Instances in, answers out", request, response)
+    described = _operation(model, "Predict", "Instances in, answers out", request, response)
+    for media_type, schema in (kind.media_types if kind else {}).items():
+        body = examples.predict_body(model, media_type)
+        described["requestBody"]["content"][media_type] = {"schema": schema if body is None else {**schema, "example": body}}
+    described["parameters"] = [{"name": name, "in": "query", "schema": schema} for name, schema in options.items()]
+    return described
 
 
 def _prediction(model: ServedModel) -> Schema:
@@ -125,8 +139,9 @@ def _infer(model: ServedModel) -> Schema:
             },
         },
         "required": ["inputs"],
-        "example": examples.infer_request(model),
     }
+    if (example := examples.infer_request(model)) is not None:
+        request["example"] = example
     response = {
         "type": "object",
         "properties": {

@@ -4,87 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from modelrepo.tasks import Regression, Task
 from modelrepo.tensors import Array, Signature, Tensors, TensorSpec
 from service.codec import tensor
+from service.codec.kind import Kind
 from service.errors import InvalidRequest, Unprocessable, too_many_rows
+
+
+class Instances(NamedTuple):
+    """A decoded request: the model's inputs, how many labels to list (None: all), and whether to explain the answer."""
+
+    inputs: Tensors
+    top_k: int | None = None
+    explain: bool = False
 
 
 @cache
 def _decoder(instances: Any) -> msgspec.json.Decoder[Any]:
     """Of a whole request, with its instances as the given type."""
-    fields: list[Any] = [("instances", instances), ("top_k", int | None, None)]
+    fields: list[Any] = [("instances", instances), ("top_k", int | None, None), ("explain", bool | None, None)]
     return msgspec.json.Decoder(msgspec.defstruct("Request", fields, forbid_unknown_fields=True))
 
 
-def decode(body: bytes, signature: Signature, task: Task, max_rows: int) -> tuple[Tensors, int | None]:
-    """The model's inputs, sequences of different lengths padded and masked, and `top_k`.
+def numbers(body: bytes, signature: Signature, max_rows: int) -> Instances | None:
+    """The rows of a model's only input, decoded in one go; sequences of different lengths are padded and masked.
 
-    An instance is one row of the model's input, or an object of rows by input name. Raises InvalidRequest, Unprocessable
-    for lengths the model does not take, PayloadTooLarge beyond `max_rows` instances.
+    None where that fails, or where all is not as it should be: `decode` then finds out what is not.
     """
-    # At once where all is as it should be, else one by one, which finds out what is not.
-    request, inputs = _together(body, signature, max_rows)
-    if inputs is None:
-        try:
-            request = _decoder(list[msgspec.Raw]).decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f'the request is not valid: {error}; send {{"instances": [...]}}') from None
-        except RecursionError:
-            raise InvalidRequest("the request is not valid: it is nested too deeply") from None
-        if not request.instances:
-            raise InvalidRequest("instances is empty; give at least one")
-        if len(request.instances) > max_rows:
-            raise too_many_rows(len(request.instances), max_rows)
-        inputs = _one_by_one(signature, request.instances)
-    if request.top_k is not None and isinstance(task, Regression):
-        raise InvalidRequest("top_k is for labels; this model answers values")
-    if request.top_k is not None and request.top_k < 1:
-        raise InvalidRequest(f"top_k is {request.top_k}; it takes 1 or more")
-    return inputs, request.top_k
-
-
-def _together(body: bytes, signature: Signature, max_rows: int) -> tuple[Any, Tensors | None]:
-    """The request and all rows of a model's only input, decoded in one go; None for the rows where that fails."""
     spec = signature.value_inputs[0]
     if len(signature.value_inputs) > 1 or spec.length_axis not in (None, 1):
-        return None, None
+        return None
     kind = tensor.datatype(spec.dtype)
     try:
         request = _decoder(tensor.list_type(kind, len(spec.shape))).decode(body)
         rows = request.instances
         if not 0 < len(rows) <= max_rows:
-            return None, None
+            return None
         if signature.mask is None:
             array = tensor.as_array(rows, kind)
-            return request, {spec.name: array} if array.shape[1:] == spec.shape[1:] else None
+            if array.shape[1:] != spec.shape[1:]:
+                return None
+            return Instances({spec.name: array}, request.top_k, bool(request.explain))
         steps = tensor.as_array([step for row in rows for step in row], kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
-        return None, None
+        return None
     lengths = np.array([len(row) for row in rows])
     longest = int(lengths.max())
     assert signature.length is not None  # there is a mask
     if steps.shape[1:] != spec.shape[2:] or longest not in signature.length or int(lengths.min()) not in signature.length:
-        return None, None
+        return None
     mask = np.arange(longest) < lengths[:, None]
     padded = np.zeros((*mask.shape, *steps.shape[1:]), steps.dtype)
     padded[mask] = steps  # both run through the rows in order
-    return request, {spec.name: padded, signature.mask.name: mask}
+    return Instances({spec.name: padded, signature.mask.name: mask}, request.top_k, bool(request.explain))
 
 
-def _one_by_one(signature: Signature, instances: list[msgspec.Raw]) -> Tensors:
-    """Rows of any inputs, each checked by itself. Raises InvalidRequest or Unprocessable naming the instance."""
-    specs = signature.value_inputs
-    rows: dict[str, list[Array]] = {spec.name: [] for spec in specs}
-    for position, instance in enumerate(instances):
-        for spec, data in _by_input(position, instance, specs):
+def decode(body: bytes, signature: Signature, max_rows: int, kind: Kind | None = None) -> Instances:
+    """The same, row by row. An instance is one row of the model's input, an object of rows by input name, or of the given kind.
+
+    Raises InvalidRequest, Unprocessable for lengths the model does not take, PayloadTooLarge beyond `max_rows` instances.
+    """
+    try:
+        request = _decoder(list[msgspec.Raw]).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f'the request is not valid: {error}; send {{"instances": [...]}}') from None
+    except RecursionError:
+        raise InvalidRequest("the request is not valid: it is nested too deeply") from None
+    if not request.instances:
+        raise InvalidRequest("instances is empty; give at least one")
+    if len(request.instances) > max_rows:
+        raise too_many_rows(len(request.instances), max_rows)
+    read = kind.rows(request.instances) if kind else [None] * len(request.instances)
+    rows: dict[str, list[Array]] = {spec.name: [] for spec in signature.value_inputs}
+    for position, (instance, row) in enumerate(zip(request.instances, read, strict=True)):
+        if row is not None:
+            rows[signature.value_inputs[0].name].append(row)
+            continue
+        for spec, data in _by_input(position, instance, signature.value_inputs):
             rows[spec.name].append(_row(position, spec, data))
-    return _stack(signature, rows)
+    return Instances(_stack(signature, rows), request.top_k, bool(request.explain))
+
+
+def stack(signature: Signature, rows: list[Array]) -> Tensors:
+    """Rows of a model's only input as one padded batch, with its mask. Raises Unprocessable for lengths it does not take."""
+    return _stack(signature, {signature.value_inputs[0].name: rows})
 
 
 def _by_input(position: int, instance: msgspec.Raw, specs: tuple[TensorSpec, ...]) -> Iterator[tuple[TensorSpec, msgspec.Raw]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import numpy as np
 
@@ -40,24 +42,29 @@ class Values(msgspec.Struct):
 Predictions = list[Class] | list[Labels] | list[Values]
 
 
-class Response(msgspec.Struct):
-    """One prediction per instance, in their order."""
+Explanation = Mapping[str, str | int | float]
+
+
+class Response(msgspec.Struct, omit_defaults=True):
+    """One prediction per instance, in their order, and how they came about where that was asked for."""
 
     model_name: str
     model_version: str
     predictions: Predictions
+    explanation: dict[str, str | int | float] | None = None
 
 
 _encoder = msgspec.json.Encoder()
 
 
-def encode(model: str, version: str, task: Task, output: Array, top_k: int | None) -> bytes:
+def encode(model: str, version: str, task: Task, output: Array, top_k: int | None, explanation: Explanation | None = None) -> bytes:
     """The response's body. `output` is the task's tensor [rows, outputs]; `top_k` limits how many labels are listed.
 
     Raises Unprocessable where a row of it is not a number.
     """
     tensor.require_finite(task.output, output)
-    return _encoder.encode(Response(model, version, interpret(task, output.astype(np.float64), top_k)))
+    answers = interpret(task, output.astype(np.float64), top_k)
+    return _encoder.encode(Response(model, version, answers, None if explanation is None else dict(explanation)))
 
 
 def interpret(task: Task, output: Array, top_k: int | None) -> Predictions:

@@ -286,13 +286,13 @@ def test_a_full_queue_is_429_with_retry_after(serve):
 
 def test_a_long_body_is_decoded_aside_while_others_are_answered(serve, monkeypatch):
     others_answered = threading.Event()
-    decode = instances.decode
+    decode = instances.numbers
 
     def held(body, *arguments):
         assert len(body) <= LONG_BODY or others_answered.wait(20)
         return decode(body, *arguments)
 
-    monkeypatch.setattr(instances, "decode", held)
+    monkeypatch.setattr(instances, "numbers", held)
 
     async def scenario(client):
         body = json.dumps({"instances": [[float(n), 0.25] for n in range(6_000)]}).encode()

@@ -7,28 +7,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelrepo.tasks import Multiclass, Regression
 from modelrepo.tensors import Signature, TensorSpec
 from service.codec import instances
 from service.errors import InvalidRequest, PayloadTooLarge, Unprocessable
 from tests import micro
 
-LABELS = Multiclass(labels=("a", "b"))
 
-
-def decode(signature, task=LABELS, **request):
-    return instances.decode(json.dumps(request).encode(), signature, task, max_rows=100)
+def decode(signature, **request):
+    """What a reader makes of it: all rows at once where that works, else one by one."""
+    body = json.dumps(request).encode()
+    return instances.numbers(body, signature, 100) or instances.decode(body, signature, 100)
 
 
 def test_instances_become_one_batch():
-    inputs, top_k = decode(micro.DOUBLE, instances=[[1, 2], {"x": [3, 4]}], top_k=1)
-    assert inputs["x"].tolist() == [[1, 2], [3, 4]]
-    assert inputs["x"].dtype == np.float32
-    assert top_k == 1
+    read = decode(micro.DOUBLE, instances=[[1, 2], {"x": [3, 4]}], top_k=1, explain=True)
+    assert read.inputs["x"].tolist() == [[1, 2], [3, 4]]
+    assert read.inputs["x"].dtype == np.float32
+    assert (read.top_k, read.explain) == (1, True)
+
+
+def test_options_are_the_same_where_rows_are_decoded_together():
+    assert decode(micro.DOUBLE, instances=[[1, 2]], top_k=1, explain=True)[1:] == (1, True)
+    assert decode(micro.DOUBLE, instances=[[1, 2]])[1:] == (None, False)
+    assert decode(micro.DOUBLE, instances=[[1, 2]], top_k=None, explain=None)[1:] == (None, False)
 
 
 def test_sequences_of_different_lengths_are_padded_and_masked():
-    inputs, _ = decode(micro.MEAN, instances=[[[1], [2], [3]], [[4]]])
+    inputs = decode(micro.MEAN, instances=[[[1], [2], [3]], [[4]]]).inputs
     assert inputs["sequence"][:, :, 0].tolist() == [[1, 2, 3], [4, 0, 0]]
     assert inputs["mask"].tolist() == [[True, True, True], [True, False, False]]
 
@@ -40,7 +45,7 @@ def test_sequences_of_different_lengths_are_padded_and_masked():
         pytest.param(
             micro.DOUBLE, {"inputs": []}, InvalidRequest, r'unknown field `inputs`.*\{"instances"', id="the other protocol"
         ),
-        pytest.param(micro.DOUBLE, {"instances": [[1, 2]], "top_k": 0}, InvalidRequest, "top_k is 0", id="no labels wanted"),
+        pytest.param(micro.DOUBLE, {"instances": [[1, 2]], "top_k": "1"}, InvalidRequest, "got `str`.*top_k", id="top_k as text"),
         pytest.param(
             micro.DOUBLE, {"instances": [[1, 2], [3]]}, InvalidRequest, r"instance 1, 'x': found shape \[1\]; expected", id="short"
         ),
@@ -67,13 +72,13 @@ def test_a_request_that_cannot_be_read_names_the_instance(signature, request_, e
 @pytest.mark.parametrize("body", [b"", b"null", b"[", b'{"instances": [' + b"[" * 50_000, b"\xff\xfe"])
 def test_a_body_that_is_no_request_is_invalid(body):
     with pytest.raises(InvalidRequest, match="the request is not valid"):
-        instances.decode(body, micro.DOUBLE, LABELS, 100)
+        instances.decode(body, micro.DOUBLE, 100)
 
 
 def test_bytes_that_are_no_text_are_invalid_wherever_they_stand():
     for body in (b'{"instances":[{"\xff":1}]}', b'{"instances":["\xff"]}', b'{"\xff":1}', b'{"instances":[[1,"\xff"]]}'):
         with pytest.raises(InvalidRequest):
-            instances.decode(body, micro.DOUBLE, LABELS, 100)
+            instances.decode(body, micro.DOUBLE, 100)
 
 
 def test_more_instances_than_are_taken_at_once_are_refused():
@@ -81,15 +86,10 @@ def test_more_instances_than_are_taken_at_once_are_refused():
         decode(micro.DOUBLE, instances=["never read"] * 101)
 
 
-def test_labels_are_not_limited_where_there_are_none():
-    with pytest.raises(InvalidRequest, match="top_k is for labels; this model answers values"):
-        decode(micro.MEAN, Regression(targets=("mean",)), instances=[[[1]]], top_k=1)
-
-
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32).map(lambda x: [x]), min_size=1, max_size=12), min_size=1, max_size=8))
 def test_rows_decoded_together_are_the_rows_decoded_one_by_one(instances):
-    together, _ = decode(micro.MEAN, instances=instances)
-    alone, _ = decode(micro.MEAN, instances=[{"sequence": instance} for instance in instances])
+    together = decode(micro.MEAN, instances=instances).inputs
+    alone = decode(micro.MEAN, instances=[{"sequence": instance} for instance in instances]).inputs
     for name in ("sequence", "mask"):
         np.testing.assert_array_equal(together[name], alone[name])
         assert together[name].dtype == alone[name].dtype
@@ -100,6 +100,6 @@ def test_several_inputs_need_objects():
         inputs=tuple(TensorSpec(name=name, dtype="float32", shape=(micro.BATCH,)) for name in ("a", "b")),
         outputs=micro.DOUBLE.outputs,
     )
-    assert decode(pair, instances=[{"a": 1, "b": 2}])[0]["b"].tolist() == [2]
+    assert decode(pair, instances=[{"a": 1, "b": 2}]).inputs["b"].tolist() == [2]
     with pytest.raises(InvalidRequest, match="instance 0 must be an object with the keys a, b"):
         decode(pair, instances=[1])

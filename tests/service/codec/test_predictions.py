@@ -50,6 +50,18 @@ def test_regression_answers_are_values_by_target():
     assert answers(Regression(targets=("low", "high")), [[1.5, 2.5]]) == [{"values": {"low": 1.5, "high": 2.5}}]
 
 
+def test_an_explanation_stands_beside_the_predictions_where_there_is_one():
+    task = Regression(targets=("t",))
+    explained = predictions.encode("m", "1", task, np.ones((1, 1), np.float32), None, {"batch": 4, "queue_ms": 0.5})
+    assert json.loads(explained) == {
+        "model_name": "m",
+        "model_version": "1",
+        "predictions": [{"values": {"t": 1}}],
+        "explanation": {"batch": 4, "queue_ms": 0.5},
+    }
+    assert b"explanation" not in predictions.encode("m", "1", task, np.ones((1, 1), np.float32), None)
+
+
 def test_an_answer_that_is_no_number_names_the_row():
     with pytest.raises(Unprocessable, match="'values' is not a finite number in row 1"):
         answers(Regression(targets=("t",)), [[0], [np.nan]])
