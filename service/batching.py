@@ -9,9 +9,7 @@ the pure functions of `batch.py`; it knows no HTTP and no ONNX.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import time
 from bisect import insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,13 +18,11 @@ from typing import Protocol
 
 import numpy as np
 
-from modelrepo.tensors import Array, Signature, Tensors
-from runtime.session import SessionError
-from service.batch import Answer, BatchFacts, Reason, Work, bucket_length, form, merge, padding, split
-from service.errors import DeadlineExceeded, Refused, Unavailable, Unprocessable, too_many_rows
+from modelrepo.tensors import Array, Signature
+from service.batch import Answer, BatchFacts, Reason, Work, bucket_length, form, padding
+from service.compute import Outcome, compute
+from service.errors import DeadlineExceeded, Refused, Unavailable, too_many_rows
 from service.worker import Worker
-
-log = logging.getLogger("quartet.batching")
 
 INLINE_SECONDS = 200e-6  # about what it costs to hand a batch to a thread and back
 PRIORITIES = 4  # 1 is served first, 4 last and without one; a lower one waits no longer for it than the seconds below
@@ -70,17 +66,6 @@ class _Running:
     expected: float
     alarm: asyncio.TimerHandle | None = None
     given_up: bool = False
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a worker's thread made of a batch: an answer for each work, and seconds. `lost`: the session is at fault."""
-
-    answers: list[Tensors | Exception]
-    size: int
-    merging: float
-    computing: float
-    lost: Exception | None = None
 
 
 class Batcher:
@@ -311,44 +296,15 @@ class Batcher:
         seconds = self._cost(rows, bucket_length(self._signature, works))
         running = _Running(worker, works, reason, loop.time(), 0.0 if seconds == math.inf else seconds * self._slowness)
         self._running.append(running)
+        job = partial(compute, worker, self._signature, works, self._whole_buckets)
         if seconds < INLINE_SECONDS:
-            self._finish(loop, running, seconds, self._compute(worker, works))
+            self._finish(loop, running, seconds, job())
             return
         if self._limits.watchdog < math.inf:
             running.alarm = loop.call_later(self._limits.watchdog, self._give_up, loop, running)
-        worker.start(partial(self._compute, worker, works), loop, partial(self._finish, loop, running, seconds))
+        worker.start(job, loop, partial(self._finish, loop, running, seconds))
 
-    def _compute(self, worker: Worker, works: list[Work]) -> _Outcome:
-        """Run works as one batch; if it fails, halve it until only the work at fault gets the error. In any thread."""
-        started = time.perf_counter()
-        rows = sum(work.rows for work in works)
-        size = self._signature.batch.bucket(rows) if self._whole_buckets else rows
-        inputs = merge(self._signature, works, size)
-        merged = time.perf_counter()
-        try:
-            outputs = worker.run(inputs)
-        except Exception as error:  # noqa: BLE001 - whatever the backend raises belongs to these callers, not to the loop
-            if len(works) == 1:
-                return self._judge(worker, rows, error)
-            middle = len(works) // 2
-            first = self._compute(worker, works[:middle])
-            if first.lost is not None:
-                return replace(first, answers=[*first.answers, *(error for _ in works[middle:])])
-            second = self._compute(worker, works[middle:])
-            answers = [*first.answers, *second.answers]
-            return _Outcome(answers, size, first.merging + second.merging, first.computing + second.computing, second.lost)
-        return _Outcome([*split(outputs, works)], size, merged - started, time.perf_counter() - merged)
-
-    def _judge(self, worker: Worker, rows: int, error: Exception) -> _Outcome:
-        """Whose fault it is that a work failed alone: golden rows tell whether the session is still itself."""
-        lost = worker.check()
-        if lost is None:
-            log.warning("a request of %d rows failed: %s", rows, error)
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
-            error = Unprocessable(f"the model cannot compute these rows: {reason}")
-        return _Outcome([error], rows, 0.0, 0.0, lost)
-
-    def _finish(self, loop: asyncio.AbstractEventLoop, running: _Running, expected: float, outcome: _Outcome) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, running: _Running, expected: float, outcome: Outcome) -> None:
         if running.given_up:  # it came after all, when its works had been handed to another
             return
         self._running.remove(running)
@@ -386,7 +342,7 @@ class Batcher:
         for work in running.works:
             if not work.answer.done():
                 self._again(work)
-        self._drop(running.worker, SessionError(f"a batch did not end within {self._limits.watchdog:g} s"))
+        self._drop(running.worker, TimeoutError(f"a batch did not end within {self._limits.watchdog:g} s"))
         self._start_soon(loop)
         self._settle()
 

@@ -184,7 +184,7 @@ async def predict_instances(model: ServedModel, body: bytes, headers: Headers, q
 
 
 def _urgency(headers: Headers) -> tuple[float | None, int]:
-    """The headers Quartet-Timeout-Ms (here seconds, None for the server's own) and Quartet-Priority (1 first, 4 last, 0 neither)."""
+    """From the headers Quartet-Timeout-Ms (here seconds, None for the server's own) and Quartet-Priority (1 first, 4 last)."""
     timeout, priority = headers.get("quartet-timeout-ms"), headers.get("quartet-priority", "0")
     if timeout is not None and not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", timeout, re.ASCII):
         raise InvalidRequest(f"the header Quartet-Timeout-Ms is {timeout!r}; it takes a number of milliseconds")

@@ -1,0 +1,63 @@
+"""Running a batch on a session: merge, run, split, and find out who is to blame where that fails. In any thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+from modelrepo.tensors import Signature, Tensors
+from service.batch import Work, merge, split
+from service.errors import Unprocessable
+from service.worker import Worker
+
+log = logging.getLogger("quartet.compute")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a batch of `size` rows: the outputs or the error of each work, and seconds.
+
+    `lost` is what is wrong with the session itself; the errors are its fault then, and not the works'.
+    """
+
+    answers: list[Tensors | Exception]
+    size: int
+    merging: float
+    computing: float
+    lost: Exception | None = None
+
+
+def compute(worker: Worker, signature: Signature, works: list[Work], whole_buckets: bool) -> Outcome:
+    """Run works as one batch; if it fails, halve it until only the work at fault gets the error.
+
+    With `whole_buckets` the batch is filled up to its bucket.
+    """
+    started = time.perf_counter()
+    rows = sum(work.rows for work in works)
+    size = signature.batch.bucket(rows) if whole_buckets else rows
+    inputs = merge(signature, works, size)
+    merged = time.perf_counter()
+    try:
+        outputs = worker.run(inputs)
+    except Exception as error:  # noqa: BLE001 - whatever the backend raises belongs to these callers, not to the loop
+        if len(works) == 1:
+            return _judged(worker, rows, error)
+        middle = len(works) // 2
+        first = compute(worker, signature, works[:middle], whole_buckets)
+        if first.lost is not None:
+            return replace(first, answers=[*first.answers, *(error for _ in works[middle:])], size=size)
+        second = compute(worker, signature, works[middle:], whole_buckets)
+        seconds = (first.merging + second.merging, first.computing + second.computing)
+        return Outcome([*first.answers, *second.answers], size, *seconds, second.lost)
+    return Outcome([*split(outputs, works)], size, merged - started, time.perf_counter() - merged)
+
+
+def _judged(worker: Worker, rows: int, error: Exception) -> Outcome:
+    """Whose fault it is that a work failed alone: golden rows tell whether the session is still itself."""
+    lost = worker.check()
+    if lost is None:
+        log.warning("a request of %d rows failed: %s", rows, error)
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        error = Unprocessable(f"the model cannot compute these rows: {reason}")
+    return Outcome([error], rows, 0.0, 0.0, lost)
