@@ -136,14 +136,12 @@ def from_binary(name: str, kind: str, shape: list[int], data: memoryview) -> Arr
     return np.require(np.frombuffer(data, dtype), requirements="A").reshape(shape)
 
 
-def fitted(name: str, kind: str, array: Array, dtype: np.dtype[Any]) -> Array:
-    """A decoded tensor as the model's `dtype`. Raises InvalidRequest naming both datatypes where they differ.
+def widened(name: str, kind: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """A tensor of another datatype than the model's, as the model's. Raises InvalidRequest naming both: nothing is coerced.
 
-    Nothing is coerced. FP16 and BF16 are widened to FP32, which changes no value: both travel in half the bytes, and a
-    client need not know in which precision the model computes.
+    Except that FP16 becomes FP32, as BF16 has already: that changes no value, both travel in half the bytes, and a client
+    need not know in which precision the model computes.
     """
-    if array.dtype == dtype:
-        return array
     if kind == "FP16" and dtype == np.float32:
         return array.astype(np.float32)
     raise InvalidRequest(f"input {name!r} has datatype {kind}; the model takes {datatype(dtype)}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -74,8 +73,7 @@ _decoder = msgspec.json.Decoder(_Request)
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A decoded request: arrays by input name, and which outputs to send how (None: all of them, as `binary` says).
 
     `timeout` is in seconds, None for none; `priority` is 1 for the highest, 0 for the default.
@@ -105,7 +103,6 @@ def decode(body: bytes, header_length: str | None, signature: Signature, max_row
         raise InvalidRequest(f"the request is not valid: {error}") from None
     except RecursionError:
         raise InvalidRequest("the request is not valid: it is nested too deeply") from None
-    dtypes = {spec.name: spec.numpy_dtype for spec in signature.inputs}
     rest = memoryview(body)[split:]
     inputs: dict[str, Array] = {}
     for given in request.inputs:
@@ -117,7 +114,7 @@ def decode(body: bytes, header_length: str | None, signature: Signature, max_row
         if size is None:
             if not given.data:
                 raise InvalidRequest(f"input {given.name!r} has neither data nor the parameter binary_data_size")
-            array = tensor.from_json(given.name, given.datatype, given.shape, memoryview(given.data))
+            inputs[given.name] = tensor.from_json(given.name, given.datatype, given.shape, memoryview(given.data))
         else:
             if header_length is None:
                 raise InvalidRequest(f"input {given.name!r} is binary, which needs the header Inference-Header-Content-Length")
@@ -125,12 +122,15 @@ def decode(body: bytes, header_length: str | None, signature: Signature, max_row
                 raise InvalidRequest(f"input {given.name!r} has both data and the parameter binary_data_size: send one of them")
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
                 raise InvalidRequest(f"input {given.name!r} has binary_data_size {size!r}; {len(rest)} bytes of the body are left")
-            array = tensor.from_binary(given.name, given.datatype, given.shape, rest[:size])
+            inputs[given.name] = tensor.from_binary(given.name, given.datatype, given.shape, rest[:size])
             rest = rest[size:]
-        dtype = dtypes.get(given.name, array.dtype)  # an input of no such name is refused with all other wrong names
-        inputs[given.name] = tensor.fitted(given.name, given.datatype, array, dtype)
     if rest:
         raise InvalidRequest(f"{len(rest)} bytes follow the last tensor: check every binary_data_size")
+    for spec in signature.inputs:
+        array = inputs.get(spec.name)
+        if array is not None and array.dtype != spec.numpy_dtype:
+            kind = next(given.datatype for given in request.inputs if given.name == spec.name)
+            inputs[spec.name] = tensor.widened(spec.name, kind, array, spec.numpy_dtype)
     if not request.parameters:
         return Request(request.id, inputs, _outputs(request.outputs, False, signature), False)
     return _parametrised(request.id, inputs, request.outputs, request.parameters, signature)
