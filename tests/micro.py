@@ -17,13 +17,17 @@ from modelrepo.manifest import (
     Machine,
     Manifest,
     OnnxArtifact,
+    Preprocessing,
     ProfileShape,
     TensorRTArtifact,
+    Tokenize,
 )
 from modelrepo.parity import Gate, Parity, ParityCase
+from modelrepo.preprocessing import Categorical, Columns, Numeric, Standardize
 from modelrepo.repository import Repository, Staging, digest, write_goldens
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
-from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
+from modelrepo.tensors import Bounds, ShapeRange, Signature, Tensors, TensorSpec
+from training.data.tokenizer import byte_tokens
 
 BATCH = ShapeRange(axis="batch", min=1, opt=4, max=8)
 LENGTH = ShapeRange(axis="length", min=1, opt=4, max=12)
@@ -108,6 +112,91 @@ def publish_mean(root: Path, name: str = "mean") -> int:
         return finish(staging, MEAN, Regression(targets=("mean",)), inputs, mean(inputs))
 
 
+COLUMNS = Columns(
+    input="features",
+    columns=(
+        Numeric(name="age", mean=40.0, scale=10.0),
+        Categorical(name="town", categories=("Bergen", "Oslo", "Å, Lofoten")),
+        Numeric(name="pay", mean=0.0, scale=1.0),
+    ),
+)
+TABLE = Signature(
+    inputs=(TensorSpec(name="features", dtype="float32", shape=(BATCH, 3)),),
+    outputs=(TensorSpec(name="values", dtype="float32", shape=(BATCH, 3)),),
+)
+PICTURE = Signature(
+    inputs=(TensorSpec(name="image", dtype="float32", shape=(BATCH, 1, 2, 3)),),
+    outputs=(TensorSpec(name="values", dtype="float32", shape=(BATCH, 6)),),
+)
+TEXT = Signature(
+    inputs=(
+        TensorSpec(name="tokens", dtype="int64", shape=(BATCH, LENGTH), bounds=Bounds(min=0, max=256)),
+        TensorSpec(name="mask", dtype="bool", shape=(BATCH, LENGTH), role="mask"),
+    ),
+    outputs=(TensorSpec(name="logits", dtype="float32", shape=(BATCH, 2)),),
+)
+
+
+def publish_table(root: Path, name: str = "table") -> int:
+    """values = the features, -1 where one is missing. No golden row is without a missing value."""
+    inputs = {"features": np.array([[31, 1, np.nan], [np.nan, 0, 5]], np.float32)}
+    nodes = [
+        helper.make_node("IsNaN", ["features"], ["absent"]),
+        helper.make_node("Where", ["absent", "minus_one", "features"], ["values"]),
+    ]
+    constants = [helper.make_tensor("minus_one", TensorProto.FLOAT, [1], [-1])]
+    with Repository(root).stage(name) as staging:
+        _save_graph(staging.path / "model.onnx", TABLE, nodes, constants)
+        outputs = {"values": np.nan_to_num(inputs["features"], nan=-1)}
+        return finish(staging, TABLE, Regression(targets=("age", "town", "pay")), inputs, outputs, preprocessing=(COLUMNS,))
+
+
+def publish_picture(root: Path, name: str = "picture") -> int:
+    """values = the pixels, row by row."""
+    inputs = {"image": np.array([0, 1, 2, 50, 100, 255] * 2, np.float32).reshape(2, 1, 2, 3)}
+    nodes = [helper.make_node("Flatten", ["image"], ["values"], axis=1)]
+    task = Regression(targets=tuple("abcdef"))
+    step = Standardize(input="image", mean=(33.0,), scale=(79.0,))
+    with Repository(root).stage(name) as staging:
+        _save_graph(staging.path / "model.onnx", PICTURE, nodes, [])
+        return finish(staging, PICTURE, task, inputs, {"values": inputs["image"].reshape(2, 6)}, preprocessing=(step,))
+
+
+def publish_text(root: Path, name: str = "text") -> int:
+    """logits = 0 and the number of bytes in the text; the tokenizer is that of bytes."""
+    inputs = {"tokens": np.array([[0xFF, 0, 0], *[list("hé".encode())] * 2]), "mask": np.ones((3, 3), np.bool_)}
+    nodes = [
+        helper.make_node("Cast", ["mask"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["real", "time"], ["count"], keepdims=1),
+        helper.make_node("Cast", ["tokens"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["numbers", "time"], ["total"], keepdims=1),
+        helper.make_node("Mul", ["total", "nothing"], ["zero"]),
+        helper.make_node("Concat", ["zero", "count"], ["logits"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("time", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("nothing", TensorProto.FLOAT, [1], [0]),
+    ]
+    task = Multiclass(labels=("short", "long"))
+    with Repository(root).stage(name) as staging:
+        _save_graph(staging.path / "model.onnx", TEXT, nodes, constants)
+        (staging.path / "tokenizer.json").write_text(byte_tokens())
+        step = Tokenize(input="tokens", file=digest(staging.path / "tokenizer.json"))
+        outputs = {"logits": np.array([[0, 3]] * 3, np.float32)}
+        return finish(staging, TEXT, task, inputs, outputs, preprocessing=(step,))
+
+
+def _save_graph(path: Path, signature: Signature, nodes: list, constants: list) -> None:
+    """A graph with the inputs and outputs of a signature."""
+    kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+
+    def values(specs):
+        dims = [[dim if isinstance(dim, int) else dim.axis for dim in spec.shape] for spec in specs]
+        return [helper.make_tensor_value_info(s.name, kinds[s.dtype], d) for s, d in zip(specs, dims, strict=True)]
+
+    _save(helper.make_graph(nodes, "micro", values(signature.inputs), values(signature.outputs), constants), path)
+
+
 def finish(
     staging: Staging,
     signature: Signature,
@@ -115,9 +204,10 @@ def finish(
     inputs: Tensors,
     outputs: Tensors,
     extra: tuple[Artifact, ...] = (),
+    preprocessing: tuple[Preprocessing, ...] = (),
 ) -> int:
     """Publish what lies in the staging folder as model.onnx, with these golden rows; `extra` artifacts come first."""
-    return staging.publish(manifest(staging.path, signature, task, inputs, outputs, extra))
+    return staging.publish(manifest(staging.path, signature, task, inputs, outputs, extra, preprocessing))
 
 
 def manifest(
@@ -127,6 +217,7 @@ def manifest(
     inputs: Tensors,
     outputs: Tensors,
     extra: tuple[Artifact, ...] = (),
+    preprocessing: tuple[Preprocessing, ...] = (),
 ) -> Manifest:
     write_goldens(folder / "goldens.npz", inputs, outputs)
     (folder / "report.json").write_text("{}")
@@ -136,7 +227,7 @@ def manifest(
         family="micro",
         signature=signature,
         task=task,
-        preprocessing=(),
+        preprocessing=preprocessing,
         artifacts=(*extra, plain),
         candidates=(*(candidate(artifact) for artifact in extra), candidate(plain)),
         machine=Machine(processor="none", cores=1, platform="none", gpu=None, versions={}),

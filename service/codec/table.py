@@ -16,7 +16,7 @@ from modelrepo.tensors import Array
 from service.codec import kind, media, records
 from service.codec.kind import Schema, shown
 from service.codec.options import NONE, Options
-from service.errors import InvalidRequest, Unprocessable
+from service.errors import InvalidRequest, Unprocessable, too_many_rows
 
 MISSING = ("", "na", "n/a", "nan", "null", "?")  # a field of CSV that stands for a missing value, as in training
 LARGEST = float(np.finfo(np.float32).max)
@@ -72,6 +72,8 @@ class Table:
             found = found[1:]
         if not found:
             raise InvalidRequest("there is no row below the line of column names")
+        if len(found) > max_rows:
+            raise too_many_rows(len(found), max_rows)
         rows = np.full((len(found), len(self._columns)), NAN, np.float32)
         for row, (line, fields) in zip(rows, found, strict=True):
             for position, field in zip(order, fields, strict=True):
