@@ -10,8 +10,9 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from rich.console import Console
@@ -27,7 +28,7 @@ from loadtests.drills.rollout import rollout
 from loadtests.drills.versions import corrupt, hot_swap, repository_gone
 from loadtests.server import NotStarted
 
-DRILLS: dict[str, Callable[[Setting], Awaitable[Outcome]]] = {
+DRILLS: dict[str, Callable[[Setting], Coroutine[Any, Any, Outcome]]] = {
     "rollout": rollout,
     "swap": hot_swap,
     "corrupt": corrupt,
@@ -66,7 +67,7 @@ def _run(console: Console, name: str, chosen: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory(prefix=f"quartet-drill-{name}-") as folder:
         setting = Setting(chosen.repository.resolve(), Path(folder), chosen.seconds, chosen.cycles)
         try:
-            outcome = uvloop.run(drill(setting))  # type: ignore[arg-type]  # drills are coroutine functions
+            outcome = uvloop.run(drill(setting))
         except NotStarted as error:
             console.print(f"  could not run: {escape(str(error))}")
             return False

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +32,21 @@ async def memory(setting: Setting) -> Outcome:
     outcome = Outcome()
     root = setting.folder / "models"
     micro.publish_double(root)
-    path = Repository(root).open("double").path / "model.onnx"
-    await asyncio.to_thread(_cycles, outcome, "a bare onnxruntime.InferenceSession", setting.cycles, lambda: _bare(path))
-    await asyncio.to_thread(_cycles, outcome, "open, prove, close (repository + runtime)", setting.cycles, lambda: _runtime(root))
+    for what, cycle in (
+        ("a bare onnxruntime.InferenceSession", _bare),
+        ("open, prove, close (modelrepo and runtime)", _runtime),
+    ):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:  # so that one cannot leave the other its heap
+            samples = await asyncio.wrap_future(alone.submit(_cycles, cycle, root, setting.cycles))
+        _judge(outcome, f"{what}, {setting.cycles} times", samples, "cycles")
     await _served(setting, outcome, root)
     await _mixed(setting, outcome)
     return outcome
 
 
-def _bare(path: Path) -> None:
+def _bare(root: Path) -> None:
     """What ONNX Runtime does alone."""
+    path = root / "double" / "1" / "model.onnx"
     ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": np.ones((1, 2), np.float32)})
 
 
@@ -53,15 +60,15 @@ def _runtime(root: Path) -> None:
         costs(session, inputs)
 
 
-def _cycles(outcome: Outcome, what: str, cycles: int, cycle: Callable[[], None]) -> None:
-    """Run cycles in this process, and judge its memory."""
+def _cycles(cycle: Callable[[Path], None], root: Path, cycles: int) -> list[tuple[int, int]]:
+    """Run cycles, and sample this process's memory: (cycles so far, bytes)."""
     samples = []
     for number in range(1, cycles + 1):
-        cycle()
+        cycle(root)
         if number % max(1, cycles // SAMPLES) == 0:
             gc.collect()
             samples.append((number, resident()))
-    _judge(outcome, f"{what}, {cycles} times", samples, "cycles")
+    return samples
 
 
 async def _served(setting: Setting, outcome: Outcome, root: Path) -> None:
