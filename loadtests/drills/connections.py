@@ -14,7 +14,7 @@ from loadtests.calls import Call, golden_calls, infer_request
 from loadtests.client import Load
 from loadtests.drills.drill import Outcome, Setting, soon
 from loadtests.server import Server
-from modelrepo.repository import Repository
+from modelrepo.repository import ModelVersion, Repository
 
 RATE = 200.0
 CUTS = 200
@@ -83,21 +83,26 @@ def _calls(repository: Path) -> list[Call]:
 
 
 def _big_request(root: Path) -> bytes:
-    """512 rows: a body, and an answer, of more than one packet."""
+    """2048 rows of the model with the most output for its input: its answer is longer than what a caller's kernel takes unread."""
     repository = Repository(root)
-    name = repository.models()[0]
-    published = repository.open(name)
+    versions = [repository.open(name) for name in repository.models()]
+
+    def gain(published: ModelVersion) -> float:
+        inputs, outputs = published.goldens()
+        return sum(array.size for array in outputs.values()) / sum(array.size for array in inputs.values())
+
+    published = max(versions, key=gain)
     inputs, _ = published.goldens()
-    given = {
-        spec.name: np.resize(inputs[spec.name], (512, *inputs[spec.name].shape[1:])) for spec in published.manifest.signature.inputs
-    }
-    return infer_request(name, given)
+    given = {name: np.resize(array, (2048, *array.shape[1:])) for name, array in inputs.items()}
+    return infer_request(published.name, given)
 
 
 def _hang_up(address: tuple[str, int], whole: bytes, in_body: bool, reset: bool) -> None:
     """Send half of a request, or all of it and read the beginning of the answer; then close, or reset, the connection."""
-    with socket.create_connection(address, timeout=15) as connection:
+    with socket.socket() as connection:
+        connection.settimeout(15)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(address)
         connection.sendall(whole[: len(whole) // 2] if in_body else whole)
         if not in_body and not reset:  # a reset hits the server before it has answered
             connection.recv(100)
