@@ -8,9 +8,11 @@ GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && echo yes)
 RUNTIME ?= $(if $(GPU),gpu,cpu)
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -q
+# Bad requests that `make fuzz` sends; some of them turn out to be right.
+FUZZ ?= 110000
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
 
-.PHONY: help demo models serve test test-slow gpu-check lint format clean
+.PHONY: help demo models serve test test-slow fuzz drills gpu-check lint format clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,12 @@ test: .venv/.test  ## run the tests
 
 test-slow: .venv/.test  ## run the tests that take minutes: presets to their floors, every model option through its export
 	@$(PY) -m pytest -m slow -n auto
+
+fuzz: .venv/.fuzz  ## send 100,000 bad requests to a real server, and what schemathesis makes of its OpenAPI document
+	@QUARTET_FUZZ_REQUESTS=$(FUZZ) $(PY) -m pytest -s -m "slow or not slow" tests/service/test_fuzz.py
+
+drills: models .venv/.test  ## fault drills on real servers under load, some 10 minutes; HAProxy is to be installed
+	@$(PY) -m loadtests.drills all --repository models
 
 gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports and speeds, written to gpu-check.txt
 	@$(PY) -c 'import sys; from runtime import cuda; sys.exit(not cuda.available() and "no NVIDIA GPU is visible: check nvidia-smi")'
@@ -68,6 +76,10 @@ endif
 
 .venv/.test: .venv/.run
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/.fuzz: .venv/.test
+	@$(PIP) -e '.[fuzz]'
 	@touch $@
 
 .venv/.lint: .venv/.run

@@ -85,6 +85,11 @@ def test_nobody_but_the_command_line_imports_the_composition_root():
     assert importers == {"service/__main__.py"}
 
 
+def test_nobody_imports_the_load_tests():
+    importers = {file for package in ALLOWED for file, module in imports(package) if module.split(".")[0] == "loadtests"}
+    assert importers == set()
+
+
 def test_the_batcher_knows_no_http_and_no_onnx():
     modules = {module.split(".")[0] for file, module in imports("service") if file == "service/batching.py"}
     assert not modules & {"fastapi", "starlette", "uvicorn", "onnxruntime", "runtime"}

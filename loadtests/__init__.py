@@ -1,0 +1,1 @@
+"""Load on real server processes: fault drills, and the client they send it with."""

@@ -1,0 +1,150 @@
+"""Requests made from golden rows, and what makes an answer to one of them right, refused or lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelrepo.repository import Repository
+from modelrepo.tensors import Array, Signature, Tensors
+
+REFUSALS = {429, 503, 504}
+# The few datatypes that our models' inputs and outputs have, as the protocol names them.
+DATATYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
+DTYPES = {datatype: np.dtype(dtype) for dtype, datatype in DATATYPES.items()}
+
+
+@dataclass(frozen=True)
+class Response:
+    """What came back: header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request as it goes over the wire, and the outputs that are right for each version that may answer it."""
+
+    model: str
+    request: bytes
+    expected: Mapping[str, Tensors]
+    tolerance: float
+
+    def judge(self, response: Response) -> tuple[str, str]:
+        """`("right", version)`, `("refused", status)` or `("lost", why)`."""
+        if response.status == 200:
+            try:
+                version, outputs = _outputs(response)
+            except (ValueError, KeyError, TypeError) as error:
+                return "lost", f"200 with a body that is no answer: {type(error).__name__}: {error}"
+            return self._compare(version, outputs)
+        return refusal(response) or ("lost", f"status {response.status}: {response.body[:120].decode(errors='replace')}")
+
+    def _compare(self, version: str, outputs: Tensors) -> tuple[str, str]:
+        if version not in self.expected:
+            return "lost", f"{self.model} was answered by version {version}, expected one of {sorted(self.expected)}"
+        for name, right in self.expected[version].items():
+            answer = outputs.get(name)
+            if answer is None or answer.shape != right.shape or not np.abs(answer - right).max() <= self.tolerance:
+                return "lost", f"{self.model}:{version} answered wrongly: {name} is not within {self.tolerance:g} of the golden row"
+        return "right", version
+
+
+def refusal(response: Response) -> tuple[str, str] | None:
+    """`("refused", status)` where the response is a refusal as it should be: an error in JSON, 429 with Retry-After."""
+    if response.status not in REFUSALS or (response.status == 429 and not response.headers.get("retry-after", "").isdigit()):
+        return None
+    return ("refused", str(response.status)) if error_of(response) else None
+
+
+def error_of(response: Response) -> str | None:
+    """The message of a body `{"error": "…"}`; None for any other body."""
+    try:
+        body = json.loads(response.body)
+    except ValueError:
+        return None
+    message = body.get("error") if isinstance(body, dict) else None
+    return message if isinstance(message, str) and message else None
+
+
+def golden_calls(
+    repository: Repository,
+    model: str,
+    versions: Sequence[int] = (1,),
+    rows: int = 1,
+    binary: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> list[Call]:
+    """A call for each golden row of a model's first version of `versions`, `rows` times over in one request.
+
+    The others of `versions` are copies of it. Sequences are sent at their own length, without a mask. The tolerance is
+    the widest of the version's ways to serve.
+    """
+    published = repository.open(model, versions[0])
+    inputs, outputs = published.goldens()
+    signature = published.manifest.signature
+    tolerance = max(candidate.golden_tolerance for candidate in published.manifest.candidates)
+    calls = []
+    for row in range(len(next(iter(inputs.values())))):
+        one = {name: array.repeat(rows, axis=0) for name, array in _row(signature, inputs, row).items()}
+        right = {name: array[row : row + 1].repeat(rows, axis=0) for name, array in outputs.items()}
+        request = infer_request(model, one, binary, headers)
+        calls.append(Call(model, request, {str(version): right for version in versions}, tolerance))
+    return calls
+
+
+def infer_request(model: str, inputs: Tensors, binary: bool = False, headers: Mapping[str, str] | None = None) -> bytes:
+    """`POST /v2/models/{model}/infer` with these inputs, the whole request; `binary` for the tensors' bytes both ways."""
+    described: list[dict[str, Any]] = []
+    chunks: list[bytes] = []
+    for name, array in inputs.items():
+        tensor: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": DATATYPES[array.dtype.name]}
+        if binary:
+            chunks.append(array.tobytes())
+            tensor["parameters"] = {"binary_data_size": len(chunks[-1])}
+        else:
+            tensor["data"] = array.ravel().tolist()
+        described.append(tensor)
+    header = json.dumps({"inputs": described, **({"parameters": {"binary_data_output": True}} if binary else {})}).encode()
+    more = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"} if binary else {}
+    return post(f"/v2/models/{model}/infer", b"".join((header, *chunks)), {**more, **(headers or {})})
+
+
+def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """A POST, as it goes over the wire."""
+    fields = {"Host": "quartet", "Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+def _row(signature: Signature, inputs: Tensors, row: int) -> Tensors:
+    """One golden row as a caller would send it: as long as it really is, without its mask."""
+    taken = {spec.name: inputs[spec.name][row : row + 1] for spec in signature.value_inputs}
+    if signature.mask is None:
+        return taken
+    real = int(inputs[signature.mask.name][row].sum())
+    return {spec.name: spec.resized(taken[spec.name], real) for spec in signature.value_inputs}
+
+
+def _outputs(response: Response) -> tuple[str, Tensors]:
+    """The version that answered, and its outputs. Raises ValueError, KeyError or TypeError for what is no answer."""
+    split = response.headers.get("inference-header-content-length")
+    header = int(split) if split else len(response.body)
+    answer = json.loads(response.body[:header])
+    rest = response.body[header:]
+    outputs: dict[str, Array] = {}
+    for output in answer["outputs"]:
+        dtype = DTYPES[output["datatype"]]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            flat = np.asarray(output["data"], dtype)
+        else:
+            flat, rest = np.frombuffer(rest[:size], dtype), rest[size:]
+        outputs[output["name"]] = flat.reshape(output["shape"])
+    return str(answer["model_version"]), outputs

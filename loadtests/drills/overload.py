@@ -1,0 +1,92 @@
+"""Three times the load that the server can bear."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import uvloop
+
+from loadtests.calls import Call, golden_calls
+from loadtests.client import closed_loop, in_process
+from loadtests.drills.drill import Outcome, Setting
+from loadtests.drills.models import publish_copy
+from loadtests.report import Report
+from loadtests.server import Server
+from modelrepo.repository import ModelVersion, Repository
+
+CLIENTS = 2
+TARGET = 4e-3  # seconds that the model works for one request: far more than the client and HTTP do
+QUEUED = 4  # requests that may wait
+QUICK = 10.0  # milliseconds within which half of the refusals must be there, on cores that client and server share
+
+
+async def overload(setting: Setting) -> Outcome:
+    """Arrivals at three times the capacity: what is admitted stays within twice the p99 of 80 % load, the rest is refused."""
+    outcome = Outcome()
+    name, rows = _heaviest(Repository(setting.repository))
+    root = setting.folder / "models"
+    publish_copy(setting.repository, name, root)
+    calls = golden_calls(Repository(root), name, rows=rows, binary=True)
+    queue = QUEUED * rows
+    async with Server(root, setting.log, "--max-queue-rows", str(queue)) as server:
+        with ProcessPoolExecutor(CLIENTS, multiprocessing.get_context("spawn")) as clients:
+            load = functools.partial(_load, clients, server.address, calls)
+            await asyncio.to_thread(clients.submit(_capacity, server.address, calls, 1.0).result)  # warms the clients up, too
+            capacity = await asyncio.to_thread(clients.submit(_capacity, server.address, calls, 5.0).result)
+            outcome.notes += [
+                f"{name}, {rows} rows a request, --max-queue-rows {queue}; {CLIENTS} client processes and the server share "
+                f"{os.cpu_count()} cores",
+                f"capacity: {capacity:.0f} requests/s ({capacity * rows:.0f} rows/s), {QUEUED} callers who each wait for an answer",
+            ]
+            calm = await load(0.8 * capacity, setting.seconds / 2)
+            much = await load(3 * capacity, setting.seconds)
+            after = await load(0.5 * capacity, 5)
+    outcome.row("80 % of capacity", calm)
+    outcome.row(f"300 % for {setting.seconds:g} s", much)
+    outcome.row("50 %, at once afterwards", after)
+    outcome.notes.append(
+        f"refused at 300 %: {dict(much.statuses)}, p50 {much.refused_ms(0.5):.1f} ms, p99 {much.refused_ms(0.99):.1f} ms; "
+        f"answered {len(much.right) / setting.seconds:.0f} requests/s of {much.sent / setting.seconds:.0f} sent"
+    )
+    ratio = much.right_ms(0.99) / calm.right_ms(0.99)
+    outcome.promise(f"p99 of the admitted is {ratio:.2f} times that at 80 %; 2 is allowed", ratio <= 2)
+    outcome.promise(f"half of the refusals within {QUICK:g} ms", much.refused_ms(0.5) <= QUICK)
+    goodput = len(much.right) / setting.seconds / capacity
+    outcome.promise(f"it still answers {goodput:.0%} of its capacity; two thirds are asked for", goodput >= 2 / 3)
+    return outcome
+
+
+async def _load(
+    clients: ProcessPoolExecutor, address: tuple[str, int], calls: Sequence[Call], rate: float, seconds: float
+) -> Report:
+    """That many requests a second, from all client processes together."""
+    shares = [clients.submit(in_process, address, calls, rate / CLIENTS, seconds, seed) for seed in range(CLIENTS)]
+    reports = [await asyncio.wrap_future(share) for share in shares]
+    return sum(reports[1:], reports[0])
+
+
+def _capacity(address: tuple[str, int], calls: Sequence[Call], seconds: float) -> float:
+    """Requests a second that callers get answered who keep the queue just full; in a client process."""
+    report = uvloop.run(closed_loop(address, calls, QUEUED, seconds))
+    return len(report.right) / seconds
+
+
+def _heaviest(repository: Repository) -> tuple[str, int]:
+    """The model that works longest for a full batch, and how many rows of it take some milliseconds."""
+    name, cost = max(((name, _costs(repository.open(name))) for name in repository.models()), key=lambda pair: pair[1][-1][1])
+    return name, next((rows for rows, seconds in cost if seconds >= TARGET), cost[-1][0])
+
+
+def _costs(published: ModelVersion) -> list[tuple[int, float]]:
+    """(rows, seconds) for the longest sequences, ascending, on the CPU as the exporter measured it."""
+    best: dict[int, float] = {}
+    for candidate in published.manifest.candidates:
+        if candidate.device == "cpu":
+            for cost in candidate.costs:
+                best[cost.batch] = max(best.get(cost.batch, 0.0), cost.median_ms / 1e3)
+    return sorted(best.items()) or [(1, 0.0)]
