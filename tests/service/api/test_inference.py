@@ -398,3 +398,62 @@ def test_garbage_never_gives_a_5xx(serve):
         await asyncio.to_thread(check)
 
     serve(scenario)
+
+
+def test_who_asks_is_told_what_happened_to_the_request(serve):
+    async def scenario(client):
+        told = {
+            "predict": (await client.post(PREDICT, json={"instances": [[1, 2]] * 3, "explain": True}), "explanation"),
+            "infer": (await client.post(INFER, json={"inputs": [X], "parameters": {"explain": True}}), "parameters"),
+        }
+        for interface, (response, key) in told.items():
+            found = response.json()[key]
+            assert found["backend"] == "onnxruntime-cpu", interface
+            assert (found["artifact"], found["version"], found["left_because"]) == ("model.onnx", "1", "idle")
+            assert found["batch_rows"] <= found["batch_bucket"]
+            assert min(found["queue_ms"], found["pad_ms"], found["compute_ms"]) >= 0
+            timing = response.headers["server-timing"]
+            assert timing == f"queue;dur={found['queue_ms']}, pad;dur={found['pad_ms']}, compute;dur={found['compute_ms']}"
+        plain = await client.post(PREDICT, json={"instances": [[1, 2]]})
+        assert "explanation" not in plain.json()
+        assert "server-timing" not in plain.headers
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("Quartet-Timeout-Ms", "soon", "'soon'; it takes a number of milliseconds"),
+        ("Quartet-Timeout-Ms", "-1", "'-1'; it takes a number of milliseconds"),
+        ("Quartet-Timeout-Ms", "1e9", "'1e9'; it takes a number of milliseconds"),
+        ("Quartet-Priority", "high", "'high'; it takes 1 (first) to 4"),
+    ],
+)
+def test_a_header_that_cannot_be_read_is_named(serve, name, value, message):
+    async def scenario(client):
+        response = await client.post(PREDICT, json={"instances": [[1, 2]]}, headers={name: value})
+        assert response.status_code == 400
+        assert message in response.json()["error"]
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("interface", ["predict", "infer"])
+def test_a_request_that_is_not_answered_in_time_is_a_504(serve, monkeypatch, interface):
+    async def scenario(client):
+        (worker,) = client.app.registry.get("double").batcher.workers
+        hold = threading.Event()
+        run = worker.session.run
+        monkeypatch.setattr(worker.session, "run", lambda inputs: hold.wait(10) and run(inputs))
+        client.app.registry.get("double").batcher._costs.clear()  # nothing is known to be quick: it runs in the thread
+        if interface == "predict":
+            sent = client.post(PREDICT, json={"instances": [[1, 2]]}, headers={"Quartet-Timeout-Ms": "20", "Quartet-Priority": "1"})
+        else:
+            sent = client.post(INFER, json={"inputs": [X], "parameters": {"timeout": 20_000, "priority": 1}})
+        response = await sent
+        hold.set()
+        assert response.status_code == 504
+        assert response.json()["error"] == "no answer within the timeout of 20 ms; it ended while it ran"
+
+    serve(scenario)
