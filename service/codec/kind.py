@@ -19,7 +19,7 @@ class Kind(Protocol):
     """One such kind, for one model. A row is an array of the shape of the model's input without its batch axis."""
 
     quick_bytes: int
-    """Bodies up to this long take less time to decode than handing them to a thread would."""
+    """Bodies up to this long are decoded within a millisecond or so, for which a thread is not worth its while."""
     media_types: dict[str, Schema]
     """Bodies it comes in besides JSON, each with its OpenAPI schema."""
     schema: Schema

@@ -29,7 +29,7 @@ class Reader:
         self.media_types = (JSON, *(self.kind.media_types if self.kind else ()))
 
     def quick(self, body: bytes, content_type: str, query: str, max_rows: int) -> Instances | None:
-        """The request, where decoding it takes less time than handing it to a thread does; else None, and `decode` reads it.
+        """The request, where decoding it takes no longer than a millisecond or so; else None, and `decode` reads it in a thread.
 
         Raises as `decode` does.
         """

@@ -26,7 +26,7 @@ NAN = math.nan
 class Table:
     """The columns of one model's table. A row is float32 [columns], as modelrepo.preprocessing.Columns says."""
 
-    quick_bytes = 16 * 1024
+    quick_bytes = 2048
 
     def __init__(self, input_name: str, columns: Sequence[Column]) -> None:
         self._input = input_name
@@ -74,11 +74,11 @@ class Table:
             raise InvalidRequest("there is no row below the line of column names")
         if len(found) > max_rows:
             raise too_many_rows(len(found), max_rows)
-        rows = np.full((len(found), len(self._columns)), NAN, np.float32)
+        rows = [[NAN] * len(self._columns) for _ in found]
         for row, (line, fields) in zip(rows, found, strict=True):
             for position, field in zip(order, fields, strict=True):
                 row[position] = self._field(f"line {line}", position, field)
-        return list(rows), NONE
+        return list(np.array(rows, np.float32)), NONE
 
     def check(self, features: Array) -> None:
         """Raise Unprocessable where `features` [rows, columns] holds a number that is no index of its column's categories."""
@@ -114,7 +114,7 @@ class Table:
                 return None  # numbers by the name of the input
             if not given:
                 raise InvalidRequest(f"{where} is empty; it takes values by column name, null where one is missing")
-            row = np.full(len(self._columns), NAN, np.float32)
+            row = [NAN] * len(self._columns)
             for name, value in given.items():
                 position = self._position.get(name)
                 if position is None:
@@ -123,7 +123,7 @@ class Table:
                     # An index here, or a name that looks like a number? A list, which has always been numbers, takes the index.
                     raise InvalidRequest(f"{where}: column {name!r} takes the name of a category as a string, not {value}")
                 row[position] = self._cell(where, position, value)
-            return row
+            return np.array(row, np.float32)
         if not isinstance(given, list) or not any(isinstance(value, str | bool | None) for value in given):
             return None
         if len(given) != len(self._columns):
@@ -171,20 +171,27 @@ class Table:
 
     def _field(self, where: str, position: int, field: str) -> float:
         """A field of CSV as the number that stands for it."""
-        field = field.strip()
-        if (codes := self._codes[position]) is not None:
-            return codes.get(field, NAN)
-        if field.lower() in MISSING:
-            return NAN
+        codes = self._codes[position]
+        if codes is not None:
+            return codes.get(field.strip(), NAN)
         try:
-            # Python also takes digits of every script, and underscores between them, which training does not.
-            number = float(field) if field.isascii() and "_" not in field else math.inf
+            return _number(field)
         except ValueError:
-            number = math.inf
-        if not abs(number) <= LARGEST:
             name = self._columns[position].name
-            raise InvalidRequest(f"{where}: column {name!r} takes a number a float32 can hold, not {shown(field)!r}")
+            raise InvalidRequest(f"{where}: column {name!r} takes a number a float32 can hold, not {shown(field)!r}") from None
+
+
+def _number(field: str) -> float:
+    """A number, NaN where it is missing. Raises ValueError."""
+    try:
+        number = float(field)
+    except ValueError:
+        number = NAN
+    if abs(number) <= LARGEST and field.isascii() and "_" not in field:  # Python takes more than training does
         return number
+    if field.strip().lower() in MISSING:
+        return NAN
+    raise ValueError
 
 
 def _schema(column: Column) -> Schema:

@@ -27,7 +27,7 @@ AT_ONCE = 1_000_000  # characters of several texts
 class Texts:
     """Texts for one model. A row is its tokens [length], those beyond the longest length cut off."""
 
-    quick_bytes = 1024  # half a millisecond
+    quick_bytes = 1024
     schema: Schema = {  # noqa: RUF012  # nobody changes it
         "anyOf": [
             {"type": "string", "description": "a text"},

@@ -4,7 +4,7 @@ import contextlib
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.codec import form
@@ -51,6 +51,7 @@ def test_parts_are_counted():
         form.read(*sent(files={"x": ("a", b"1")}, data={str(n): "1" for n in range(11)}), max_files=2)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.binary(max_size=8)

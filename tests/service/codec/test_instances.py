@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelrepo.tensors import Signature, TensorSpec
@@ -86,6 +86,7 @@ def test_more_instances_than_are_taken_at_once_are_refused():
         decode(micro.DOUBLE, instances=["never read"] * 101)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32).map(lambda x: [x]), min_size=1, max_size=12), min_size=1, max_size=8))
 def test_rows_decoded_together_are_the_rows_decoded_one_by_one(instances):
     together = decode(micro.MEAN, instances=instances).inputs

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelrepo.errors import CorruptVersion
@@ -49,6 +49,7 @@ def read(texts, body, content_type, max_rows=100):
     return [row.tolist() for row in texts.read(body.encode() if isinstance(body, str) else body, content_type, max_rows)[0]]
 
 
+@settings(deadline=None)
 @given(written=st.lists(st.text(max_size=20), min_size=1, max_size=4))
 def test_texts_become_the_tokens_that_training_made_of_them(tokenizer, texts, written):
     tokens, mask = encode(tokenizer, written, LONGEST)
@@ -141,6 +142,7 @@ def test_tokens_that_are_no_text_make_no_example(tmp_path):
     assert Texts(tmp_path / "tokenizer.json", TOKENS, LONGEST).instance(np.array([0xFF, 0xFE])) is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.sampled_from(["text/plain", "text/csv"]))
 def test_garbage_never_raises_anything_but_a_service_error(texts, body, content_type):
     for attempt in (lambda: texts.read(body, content_type, 5), lambda: texts.rows([msgspec.Raw(body)])):
