@@ -30,41 +30,56 @@ def _decoder(instances: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct("Request", fields, forbid_unknown_fields=True))
 
 
-def numbers(body: bytes, signature: Signature, max_rows: int) -> Instances | None:
-    """The rows of a model's only input, decoded in one go; sequences of different lengths are padded and masked.
+class Numbers:
+    """Requests of nothing but numbers, for one signature, all rows at once. What never changes is looked up beforehand."""
 
-    None where that fails, or where all is not as it should be: `decode` then finds out what is not.
-    """
-    spec = signature.value_inputs[0]
-    if len(signature.value_inputs) > 1 or spec.length_axis not in (None, 1):
-        return None
-    kind = tensor.datatype(spec.dtype)
-    try:
-        request = _decoder(tensor.list_type(kind, len(spec.shape))).decode(body)
-        rows = request.instances
-        if not 0 < len(rows) <= max_rows:
+    def __init__(self, signature: Signature) -> None:
+        (self._spec, *more) = signature.value_inputs
+        self._signature = signature
+        self._kind = tensor.datatype(self._spec.dtype)
+        self._row = self._spec.shape[1:]
+        self._decode = _decoder(tensor.list_type(self._kind, len(self._spec.shape))).decode
+        self._never = bool(more) or self._spec.length_axis not in (None, 1)
+
+    def decode(self, body: bytes, max_rows: int) -> Instances | None:
+        """The rows, sequences of different lengths padded and masked.
+
+        None where all is not as it should be, and for signatures of several inputs: the function `decode` then finds out.
+        """
+        if self._never:
             return None
-        if signature.mask is None:
-            array = tensor.as_array(rows, kind)
-            if array.shape[1:] != spec.shape[1:]:
+        try:
+            request = self._decode(body)
+            rows = request.instances
+            if not 0 < len(rows) <= max_rows:
                 return None
-            return Instances({spec.name: array}, request.top_k, bool(request.explain))
-        steps = tensor.as_array([step for row in rows for step in row], kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
-        return None
-    lengths = np.array([len(row) for row in rows])
-    longest = int(lengths.max())
-    assert signature.length is not None  # there is a mask
-    if steps.shape[1:] != spec.shape[2:] or longest not in signature.length or int(lengths.min()) not in signature.length:
-        return None
-    mask = np.arange(longest) < lengths[:, None]
-    padded = np.zeros((*mask.shape, *steps.shape[1:]), steps.dtype)
-    padded[mask] = steps  # both run through the rows in order
-    return Instances({spec.name: padded, signature.mask.name: mask}, request.top_k, bool(request.explain))
+            if self._signature.mask is not None:
+                inputs = self._padded(rows)
+            else:
+                array = tensor.as_array(rows, self._kind)
+                inputs = {self._spec.name: array} if array.shape[1:] == self._row else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
+            return None
+        return None if inputs is None else Instances(inputs, request.top_k, request.explain or False)
+
+    def _padded(self, rows: list[list[Any]]) -> Tensors | None:
+        """Sequences, the length first, as one batch with its mask."""
+        steps = tensor.as_array([step for row in rows for step in row], self._kind)
+        lengths = np.array([len(row) for row in rows])
+        longest = int(lengths.max())
+        length, mask = self._signature.length, self._signature.mask
+        assert length is not None  # there is a mask
+        assert mask is not None
+        if steps.shape[1:] != self._row[1:] or longest not in length or int(lengths.min()) not in length:
+            return None
+        real = np.arange(longest) < lengths[:, None]
+        padded = np.zeros((*real.shape, *steps.shape[1:]), steps.dtype)
+        padded[real] = steps  # both run through the rows in order
+        return {self._spec.name: padded, mask.name: real}
 
 
 def decode(body: bytes, signature: Signature, max_rows: int, kind: Kind | None = None) -> Instances:
-    """The same, row by row. An instance is one row of the model's input, an object of rows by input name, or of the given kind.
+    """A request, row by row. An instance is one row of the model's input, an object of rows by input name, or of the `kind`.
 
     Raises InvalidRequest, Unprocessable for lengths the model does not take, PayloadTooLarge beyond `max_rows` instances.
     """

@@ -7,7 +7,7 @@ from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.repository import ModelVersion
 from modelrepo.tensors import Tensors, TensorSpec
 from service.codec import instances, media, options
-from service.codec.instances import Instances
+from service.codec.instances import Instances, Numbers
 from service.codec.kind import Kind
 from service.codec.options import Options
 from service.errors import InvalidRequest, UnsupportedMediaType
@@ -25,6 +25,7 @@ class Reader:
         manifest = published.manifest
         self._signature = manifest.signature
         self._task = manifest.task
+        self._numbers = Numbers(manifest.signature)
         self.kind, self._note = _kind(published, goldens)
         self.media_types = (JSON, *(self.kind.media_types if self.kind else ()))
 
@@ -33,8 +34,8 @@ class Reader:
 
         Raises as `decode` does.
         """
-        if content_type in AS_JSON or media.name(content_type) in AS_JSON:
-            read = instances.numbers(body, self._signature, max_rows)
+        if content_type == JSON or media.name(content_type) in AS_JSON:
+            read = self._numbers.decode(body, max_rows)
             if read is not None:
                 return self._complete(read, query)
         if self.kind is not None and len(body) > self.kind.quick_bytes:
@@ -50,7 +51,7 @@ class Reader:
         media_type = media.name(content_type)
         if media_type in AS_JSON:
             try:
-                read = instances.numbers(body, self._signature, max_rows)
+                read = self._numbers.decode(body, max_rows)
                 if read is None:
                     read = instances.decode(body, self._signature, max_rows, self.kind)
             except InvalidRequest as error:

@@ -14,7 +14,7 @@ from export.errors import ConversionError
 from modelrepo.errors import CorruptVersion
 from modelrepo.repository import Repository
 from runtime import cuda, tensorrt_flavour
-from service.registry import load
+from service.loading import load
 from service.settings import Settings
 from tests import micro
 
@@ -62,8 +62,8 @@ def test_engines_built_on_the_spot_are_tried_first(repository):
 def test_a_machine_that_cannot_run_them_serves_without(repository, caplog):
     build(repository)
     loaded = load(repository.open("double"), Settings(repository=repository.root))
-    loaded.session.close()
-    assert loaded.candidate.provider == "onnxruntime-cpu"
+    loaded.sessions[0].close()
+    assert loaded.way.candidate.provider == "onnxruntime-cpu"
     assert "model.tensorrt-rtx.plan on tensorrt-rtx not used: no NVIDIA GPU is visible" in caplog.text
 
 

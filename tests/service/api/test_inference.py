@@ -13,7 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from service.api.inference import LONG_BODY, SHORT_ENCODED
-from service.codec import encoding, instances
+from service.codec import encoding
+from service.codec.instances import Numbers
 
 X = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 INFER = "/v2/models/double/infer"
@@ -286,13 +287,13 @@ def test_a_full_queue_is_429_with_retry_after(serve):
 
 def test_a_long_body_is_decoded_aside_while_others_are_answered(serve, monkeypatch):
     others_answered = threading.Event()
-    decode = instances.numbers
+    decode = Numbers.decode
 
-    def held(body, *arguments):
+    def held(self, body, *arguments):
         assert len(body) <= LONG_BODY or others_answered.wait(20)
-        return decode(body, *arguments)
+        return decode(self, body, *arguments)
 
-    monkeypatch.setattr(instances, "numbers", held)
+    monkeypatch.setattr(Numbers, "decode", held)
 
     async def scenario(client):
         body = json.dumps({"instances": [[float(n), 0.25] for n in range(6_000)]}).encode()

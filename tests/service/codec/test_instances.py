@@ -16,7 +16,7 @@ from tests import micro
 def decode(signature, **request):
     """What a reader makes of it: all rows at once where that works, else one by one."""
     body = json.dumps(request).encode()
-    return instances.numbers(body, signature, 100) or instances.decode(body, signature, 100)
+    return instances.Numbers(signature).decode(body, 100) or instances.decode(body, signature, 100)
 
 
 def test_instances_become_one_batch():
