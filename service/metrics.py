@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from modelrepo.tensors import ShapeRange
-from service.batch import BatchFacts
+from service.batch import BatchFacts, Reason
 from service.batching import Observer
 from service.statistics import Statistics
 
@@ -38,6 +38,9 @@ class Metrics:
         self.queue_seconds = Histogram("quartet_queue_seconds", "Waiting for a batch", MODEL, buckets=SECONDS, registry=on)
         self.compute_seconds = Histogram(
             "quartet_compute_seconds", "Padding and running one batch", MODEL, buckets=SECONDS, registry=on
+        )
+        self.batches = Counter(
+            "quartet_batches", "Batches by why they left: idle, freed, full or window", (*MODEL, "reason"), registry=on
         )
         self.batch_rows = Histogram("quartet_batch_rows", "Rows in a batch", MODEL, buckets=batch.buckets, registry=on)
         self.padding = Histogram("quartet_padding_share", "Share of a batch that is padding", MODEL, buckets=SHARES, registry=on)
@@ -92,10 +95,12 @@ class _ModelObserver:
         self._statistics = statistics
         histograms = (metrics.batch_rows, metrics.compute_seconds, metrics.padding, metrics.queue_seconds)
         self._rows, self._seconds, self._padding, self._waits = (histogram.labels(model, version) for histogram in histograms)
+        self._left = {reason: metrics.batches.labels(model, version, reason) for reason in get_args(Reason)}
         reasons = ("queue", "deadline", "expired", "abandoned")
         self._dropped = {reason: metrics.dropped_rows.labels(model, version, reason) for reason in reasons}
 
     def batch(self, facts: BatchFacts) -> None:
+        self._left[facts.reason].inc()
         self._rows.observe(facts.rows)
         self._seconds.observe(facts.merging + facts.computing)
         self._padding.observe(facts.padding)

@@ -60,6 +60,7 @@ def test_engines_built_on_the_spot_are_tried_first(repository):
 
 @pytest.mark.skipif(cuda.available(), reason="this machine has a GPU, which may run the engine")
 def test_a_machine_that_cannot_run_them_serves_without(repository, caplog):
+    caplog.set_level("INFO", "quartet")
     build(repository)
     loaded = load(repository.open("double"), Settings(repository=repository.root))
     loaded.sessions[0].close()
