@@ -24,8 +24,8 @@ Reason = Literal["idle", "freed", "full", "window"]
 class Work:
     """Rows of one caller that run together. `inputs` are complete and checked; `length` is None without sequences.
 
-    Times are those of the event loop's clock. The queue is sorted by `order`: the arrival, put off by the priority. `queued` turns
-    false when the work is taken into a batch or given up; `retried` when a session was lost with it.
+    Times are those of the event loop's clock. The queue is sorted by `order`: the arrival, put off by the priority. `queued` says
+    whether the work is in it, `retried` that a session was lost with it.
     """
 
     inputs: Mapping[str, Array]
@@ -66,9 +66,9 @@ class Answer:
 
 
 def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | None = None) -> list[Work]:
-    """Take the next batch, at most `limit` rows, out of the queue; what was given up or has expired goes with it, unseen.
+    """Take the next batch, at most `limit` rows, out of the queue; what has expired by `now` is left to whoever tells its caller.
 
-    The first in the queue is always taken, so none can starve. With `cost`, for sequences, one of the next 256 joins only if
+    The first is always taken, so none can starve. With `cost`, for sequences, one of the next 256 joins only if
     that takes no longer than to run it apart: a single long sequence would have all short ones padded to it. What was on a session
     when it was lost runs alone.
     """
@@ -77,7 +77,8 @@ def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | Non
     rows, longest = 0, None
     at = 0
     for at, work in enumerate(queue, 1):
-        if not work.queued or work.deadline <= now:
+        if work.deadline <= now:
+            left.append(work)
             continue
         if batch:
             joint = work.length if longest is None else max(longest, work.length or 0)

@@ -102,7 +102,8 @@ class Batcher:
         self._waiting_seconds = 0.0
         self._starting = False
         self._window: asyncio.TimerHandle | None = None
-        self._closed: Exception | None = None
+        self._draining = False
+        self._broken: Exception | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -119,10 +120,10 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._admit(rows, length, timeout)
+        order = now + HEAD_START * min((priority or PRIORITIES) - 1, PRIORITIES - 1)
+        self._admit(rows, length, timeout, order)
         limit = self._signature.batch.max
         deadline = now + timeout
-        order = now + HEAD_START * min((priority or PRIORITIES) - 1, PRIORITIES - 1)
         works = [
             Work(
                 {name: array[start : start + limit] for name, array in inputs.items()} if rows > limit else inputs,
@@ -154,18 +155,23 @@ class Batcher:
         outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs}
         return replace(answers[-1], outputs=outputs, waited=max(answer.waited for answer in answers))
 
-    def predicted_wait(self) -> float:
-        """Seconds until rows that arrive now would start to run."""
+    def predicted_wait(self, order: float = math.inf) -> float:
+        """Seconds until rows that arrive now would start to run; with `order`, those before which only works of a lower one run."""
         now = asyncio.get_running_loop().time()
         if not self._workers:
             return math.inf
         busy = sum(max(0.0, running.started + running.expected - now) for running in self._running)
-        return (busy + self._waiting_seconds * self._slowness) / len(self._workers)
+        ahead = self._waiting_seconds
+        if self._queue and order < self._queue[-1].order:
+            ahead = sum(self._share(work) for work in self._queue if work.order <= order)
+        return (busy + ahead * self._slowness) / len(self._workers)
 
-    def _admit(self, rows: int, length: int | None, timeout: float) -> None:
+    def _admit(self, rows: int, length: int | None, timeout: float, order: float) -> None:
         """Turn away what cannot be served. Raises Unavailable, PayloadTooLarge or Refused."""
-        if self._closed is not None:
-            raise self._closed
+        if self._draining:
+            raise Unavailable("the model is shutting down: send the request to another instance")
+        if self._broken is not None:
+            raise self._broken
         limits = self._limits
         if rows > limits.queue_rows:
             raise too_many_rows(rows, limits.queue_rows)
@@ -181,7 +187,7 @@ class Batcher:
         # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
         if timeout == math.inf or (not waiting and self._idle):
             return
-        wait = self.predicted_wait()
+        wait = self.predicted_wait(order)
         needed = wait + self._cost(rows, length) * self._slowness
         if needed > timeout and needed < math.inf:
             self._observe.refused("deadline", rows)
@@ -207,6 +213,7 @@ class Batcher:
         self._waiting_seconds += self._share(work)
 
     def _dequeue(self, work: Work) -> None:
+        self._queue.remove(work)
         work.queued = False
         self._account(work)
 
@@ -239,19 +246,18 @@ class Batcher:
 
     async def drain(self) -> None:
         """Refuse new work and wait until all that was accepted is answered."""
-        self._closed = self._closed or Unavailable("the model is shutting down: send the request to another instance")
+        self._draining = True
         await self._empty.wait()
 
     def fail(self, error: Exception | None) -> None:
         """Answer everything that waits, and all that comes, with an error, where no session is left; None takes it back."""
-        self._closed = error
+        self._broken = error
         if error is None:
             return
-        for work in [work for work in self._queue if work.queued]:
+        for work in list(self._queue):
             self._dequeue(work)
             if not work.answer.done():
                 work.answer.set_exception(error)
-        self._queue.clear()
         self._settle()
 
     def _start_soon(self, loop: asyncio.AbstractEventLoop, reason: Reason = "idle") -> None:
@@ -262,7 +268,7 @@ class Batcher:
 
     def _start(self, loop: asyncio.AbstractEventLoop, reason: Reason) -> None:
         self._starting = False
-        while self._idle and self.waiting_rows:
+        while self._idle and self._queue and not self._starting:  # after a batch in this thread the loop has its turn first
             if reason != "window" and not self._due(loop):
                 return
             now = loop.time()
@@ -273,15 +279,13 @@ class Batcher:
                 break
             rows = sum(work.rows for work in works)
             self._run(loop, works, "full" if rows >= self._signature.batch.max else reason)
-        if not self.waiting_rows:
-            self._queue.clear()  # of what was given up
         self._settle()
 
     def _due(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether a batch may leave: it is full, or its first work has waited `queue_delay`. If not, it will be woken."""
         if not self._limits.queue_delay or self.waiting_rows >= self._signature.batch.max:
             return True
-        due = min(work.arrived for work in self._queue if work.queued) + self._limits.queue_delay
+        due = min(work.arrived for work in self._queue) + self._limits.queue_delay
         if loop.time() >= due:
             return True
         if self._window is None or self._window.cancelled() or self._window.when() != due:
@@ -348,7 +352,7 @@ class Batcher:
 
     def _again(self, work: Work) -> None:
         """Queue a work that was on a session when it was lost; the second time it is taken to be the reason."""
-        if work.retried or self._closed is not None:
+        if work.retried or self._broken is not None:
             work.answer.set_exception(Unavailable("the session was lost while it computed these rows, and is replaced: try again"))
             return
         work.retried = True
