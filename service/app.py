@@ -87,6 +87,8 @@ def _from_framework(request: Request, error: Exception) -> Exception:
     match error:
         case RequestValidationError():
             return InvalidRequest("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()))
+        case HTTPException(status_code=400):
+            return InvalidRequest(f"the body cannot be read: {error.detail}")
         case HTTPException(status_code=404):
             return UnknownModel("no such path; see /docs")
         case HTTPException(status_code=405):

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service import errors
 from service.api.explanation import Explanation, explain, server_timing
@@ -66,9 +66,7 @@ class InferenceFirst:
         """Answer one request, or hand it on."""
         match = PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
         if match is None:
-            if scope.get("method") == "HEAD":  # answered as a GET, whose body the server leaves out
-                scope = {**scope, "method": "GET"}
-            await self.rest(scope, receive, send)
+            await self._hand_on(scope, receive, send)
             return
         started = time.perf_counter()
         name, version, interface = (match[1], match[2], match[3]) if match[3] else (match[4], match[5], match[6])
@@ -78,7 +76,7 @@ class InferenceFirst:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], "POST")
-            headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+            headers = _headers(scope)
             query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
             model = self.registry.get(name, version)
@@ -105,6 +103,29 @@ class InferenceFirst:
         if self.registry.stopping:
             answer_headers = {**answer_headers, "connection": "close"}  # so that the caller turns to another instance
         await _respond(scope, send, status, content, answer_headers)
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let FastAPI answer, with a body that has arrived whole and within the limit."""
+        if scope.get("method") == "HEAD":  # answered as a GET, whose body the server leaves out
+            scope = {**scope, "method": "GET"}
+        if scope.get("method") != "POST":
+            await self.rest(scope, receive, send)
+            return
+        try:
+            body = await self._read(_headers(scope), receive)
+        except ClientGone:
+            return
+        except ServiceError as error:
+            await _respond(scope, send, error.status, errors.body(error), {"content-type": JSON, **error.headers})
+            return
+        message: Message | None = {"type": "http.request", "body": body}
+
+        async def read() -> Message:
+            nonlocal message
+            read, message = message, None
+            return await receive() if read is None else read
+
+        await self.rest(scope, read, send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, inflated where it was compressed. The limit holds before and after.
@@ -134,6 +155,10 @@ class InferenceFirst:
         if len(body) <= SHORT_ENCODED:
             return encoding.decode(body, coding, limit)
         return await asyncio.to_thread(encoding.decode, body, coding, limit)
+
+
+def _headers(scope: Scope) -> Headers:
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
 
 
 @contextmanager

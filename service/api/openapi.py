@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
@@ -18,13 +19,16 @@ Schema = dict[str, Any]
 
 ERRORS = {
     "400": "Not the protocol: broken JSON, a missing key, a wrong datatype or shape",
+    "403": "This server takes no orders about its models from here",
     "404": "No such model or version",
-    "413": "More bytes, rows or pixels than are taken at once",
-    "415": "A body of another type than this model takes",
-    "422": "The model cannot take these values",
-    "429": "Too many rows are waiting; see Retry-After",
-    "503": "Shutting down",
+    "413": "More bytes or rows than are taken at once",
+    "415": "A kind or encoding of body that is not taken",
+    "422": "The model cannot take these values, or what was to be loaded cannot be",
+    "429": "Too much is waiting; see Retry-After",
+    "503": "Loading, shutting down, or too much is waiting",
+    "504": "Accepted, and not answered within the timeout",
 }
+INFERENCE = ("400", "404", "413", "415", "422", "429", "503", "504")
 
 
 def install(app: FastAPI, registry: Registry) -> None:
@@ -49,8 +53,12 @@ def _own_errors(described: Schema) -> None:
     for name, path in described["paths"].items():
         for operation in path.values():
             operation["responses"].pop("422", None)
+            if "requestBody" in operation:
+                operation["responses"] |= {status: _error(status) for status in ("400", "413", "415")}
             if "{model}" in name:
                 operation["responses"]["404"] = _error("404")
+            if name.endswith(("/load", "/unload")):
+                operation["responses"] |= {status: _error(status) for status in ("403", "422")}
             if "{model}" in name or name.endswith("/ready"):
                 operation["responses"]["503"] = _error("503")
     for name in ("HTTPValidationError", "ValidationError"):
@@ -69,7 +77,7 @@ def _predict(model: ServedModel) -> Schema:
         "type": "object",
         "properties": {
             "instances": {"type": "array", "items": {"anyOf": [kind.schema, instance]} if kind else instance, "minItems": 1},
-            **options,
+            **{name: _or_null(schema) for name, schema in options.items()},
         },
         "required": ["instances"],
         "additionalProperties": False,
@@ -117,7 +125,7 @@ def _infer(model: ServedModel) -> Schema:
                 "name": {"const": spec.name},
                 "shape": {"type": "array", "items": {"type": "integer"}, "description": f"{spec.wire_shape}, -1 is any size"},
                 "datatype": {"const": tensor.datatype(spec.dtype)},
-                "parameters": parameters,
+                "parameters": _or_null(parameters),
                 "data": {"type": "array", "items": {}, "description": "row-major, flat or nested"},
             },
             "required": ["name", "shape", "datatype"],
@@ -126,14 +134,14 @@ def _infer(model: ServedModel) -> Schema:
     request = {
         "type": "object",
         "properties": {
-            "id": {"type": "string"},
-            "parameters": parameters,
-            "inputs": {"type": "array", "items": {"anyOf": [described(spec) for spec in signature.inputs]}},
+            "id": {"type": ["string", "null"]},
+            "parameters": _or_null(parameters),
+            "inputs": {"type": "array", "items": {"anyOf": [described(spec) for spec in signature.inputs]}, "minItems": 1},
             "outputs": {
-                "type": "array",
+                "type": ["array", "null"],
                 "items": {
                     "type": "object",
-                    "properties": {"name": {"enum": [spec.name for spec in signature.outputs]}, "parameters": parameters},
+                    "properties": {"name": {"enum": [spec.name for spec in signature.outputs]}, "parameters": _or_null(parameters)},
                     "required": ["name"],
                 },
             },
@@ -163,7 +171,7 @@ def _operation(model: ServedModel, verb: str, summary: str, request: Schema, res
         "requestBody": {"required": True, "content": {"application/json": {"schema": request}}},
         "responses": {
             "200": {"description": "The answer", "content": {"application/json": {"schema": response}}},
-            **{status: _error(status) for status in ERRORS},
+            **{status: _error(status) for status in INFERENCE},
         },
     }
 
@@ -179,11 +187,19 @@ def _nested(spec: TensorSpec, dims: tuple[int | ShapeRange, ...]) -> Schema:
     """One row of an input as nested arrays."""
     if not dims:
         number: Schema = {"type": "boolean" if spec.dtype == "bool" else "number" if "float" in spec.dtype else "integer"}
+        if "float" in spec.dtype:
+            largest = float(np.finfo(spec.numpy_dtype).max)
+            number |= {"minimum": -largest, "maximum": largest}
         if spec.bounds:
             number |= {"minimum": spec.bounds.min, "maximum": spec.bounds.max}
         return number
     low, high = (dims[0].min, dims[0].max) if isinstance(dims[0], ShapeRange) else (dims[0], dims[0])
     return {"type": "array", "items": _nested(spec, dims[1:]), "minItems": low, "maxItems": high}
+
+
+def _or_null(schema: Schema) -> Schema:
+    """Clients that serialise what they leave empty send null."""
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _object(properties: Schema) -> Schema:

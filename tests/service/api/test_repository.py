@@ -92,3 +92,16 @@ def serving(root, scenario, **settings):
             await asyncio.wait_for(scenario(client), 30)
 
     asyncio.run(main())
+
+
+def test_a_body_that_is_no_json_or_too_long_is_refused_like_any_other(serve):
+    async def scenario(client):
+        for body in (b"\x80", b"[" * 100_000, b"{"):
+            response = await client.post("/v2/repository/index", content=body, headers={"content-type": "application/json"})
+            assert response.status_code == 400, body[:10]
+            assert "error" in response.json()
+        long = await client.post("/v2/repository/index", content=b" " * 200_000)
+        assert long.status_code == 413
+        assert "at most 150000 are read" in long.json()["error"]
+
+    serve(scenario, max_body_bytes=150_000)
