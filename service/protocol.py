@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service import errors
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError
+
+GONE = "quartet.gone"
+"""Among the extensions of an ASGI scope: the callables that are called when the connection breaks."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -29,6 +33,7 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes: int | None = 0  # of the request that is arriving; None once its headers are complete
         self._ended = False  # whether a request did in the data at hand
         self._alarm: asyncio.TimerHandle | None = None
+        self._gone: set[Callable[[], None]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
@@ -36,8 +41,10 @@ class Protocol(HttpToolsProtocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Tell those who are answering it, and forget it."""
         self._arrived()
+        for leave in list(self._gone):
+            leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -60,6 +67,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start a request; one that offers an upgrade is started by `_decline`."""
         self._header_bytes = None
+        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]  # ASGI names no types of extensions
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 

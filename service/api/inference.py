@@ -25,6 +25,7 @@ from service.codec import encoding, predictions, v2
 from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable
 from service.metrics import Metrics
 from service.model import ServedModel
+from service.protocol import GONE
 from service.registry import Registry
 
 log = logging.getLogger("quartet.api")
@@ -81,7 +82,7 @@ class InferenceFirst:
             body = await self._read(headers, receive)
             model = self.registry.get(name, version)
             labels = (model.name, model.version)
-            with model.called(), _unless_gone(receive):
+            with model.called(), _unless_gone(scope, receive):
                 content, answer_headers = await self._interfaces[interface](model, body, headers, query)
         except ClientGone:
             self._metrics.cancelled.labels(*labels).inc()
@@ -162,26 +163,43 @@ def _headers(scope: Scope) -> Headers:
 
 
 @contextmanager
-def _unless_gone(receive: Receive) -> Iterator[None]:
-    """A block that ends with ClientGone where the connection breaks meanwhile: its rows are taken back out of the queue."""
+def _unless_gone(scope: Scope, receive: Receive) -> Iterator[None]:
+    """A block that ends with ClientGone where the connection breaks meanwhile: its rows are taken back out of the queue.
+
+    Our own protocol calls back (`protocol.GONE`); under any other a task listens for ASGI's disconnect message.
+    """
     answering = asyncio.current_task()
     assert answering is not None
+    left = False
 
-    async def broken() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def leave() -> None:
+        nonlocal left
+        left = True
         answering.cancel()
 
-    watching = asyncio.ensure_future(broken())
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        leave()
+
+    callbacks: set[Callable[[], None]] | None = scope.get("extensions", {}).get(GONE)
+    listening = None
+    if callbacks is None:
+        listening = asyncio.ensure_future(listen())
+    else:
+        callbacks.add(leave)
     try:
         yield
     except asyncio.CancelledError:
-        if not watching.done() or watching.cancelled():
+        if not left:
             raise
         answering.uncancel()
         raise ClientGone from None
     finally:
-        watching.cancel()
+        if listening is not None:
+            listening.cancel()
+        if callbacks is not None:
+            callbacks.discard(leave)
 
 
 async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) -> Answer:
