@@ -155,6 +155,16 @@ class Batcher:
         outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs}
         return replace(answers[-1], outputs=outputs, waited=max(answer.waited for answer in answers))
 
+    def refuse_where_full(self, rows: int = 1) -> None:
+        """Turn rows away for which the queue has no room: one at least, before a request is even decoded. Raises Refused."""
+        waiting, most = self.waiting_rows, self._limits.queue_rows
+        if waiting + rows <= most:
+            return
+        self._observe.refused("queue", rows)
+        seconds = self._retry_after()
+        message = f"{waiting} rows are waiting and {rows} more would exceed {most}: try again in {seconds} s"
+        raise Refused(message, seconds, self._limits.refusal)
+
     def predicted_wait(self, order: float = math.inf) -> float:
         """Seconds until rows that arrive now would start to run; with `order`, those before which only works of a lower one run."""
         now = asyncio.get_running_loop().time()
@@ -175,17 +185,9 @@ class Batcher:
         limits = self._limits
         if rows > limits.queue_rows:
             raise too_many_rows(rows, limits.queue_rows)
-        waiting = self.waiting_rows
-        if waiting + rows > limits.queue_rows:
-            self._observe.refused("queue", rows)
-            seconds = self._retry_after()
-            raise Refused(
-                f"{waiting} rows are waiting and {rows} more would exceed {limits.queue_rows}: try again in {seconds} s",
-                seconds,
-                limits.refusal,
-            )
+        self.refuse_where_full(rows)
         # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
-        if timeout == math.inf or (not waiting and self._idle):
+        if timeout == math.inf or (not self._queue and self._idle):
             return
         wait = self.predicted_wait(order)
         needed = wait + self._cost(rows, length) * self._slowness
