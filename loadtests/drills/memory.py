@@ -110,9 +110,12 @@ async def _mixed(setting: Setting, outcome: Outcome) -> None:
 
 
 def _judge(outcome: Outcome, what: str, samples: list[tuple[int, int]], unit: str) -> None:
-    """A straight line through the last two thirds of the samples: before, arenas and caches fill."""
+    """A straight line through the second half of the samples: before, arenas and caches fill.
+
+    Of 20,000 cycles of a server, the first 10,000 took 2 MiB and the last 8,000 nothing.
+    """
     number, size = (np.array(column, np.float64) for column in zip(*samples, strict=True))
-    settled = number >= number[-1] / 3
+    settled = number >= number[-1] / 2
     slope = float(np.polyfit(number[settled], size[settled], 1)[0]) * 1e3
     shown = ", ".join(f"{n:.0f}: {s / 2**20:.1f}" for n, s in _some(number, size))
     outcome.notes.append(f"{what}: MiB after {unit}: {shown}")
