@@ -187,9 +187,10 @@ def _nested(spec: TensorSpec, dims: tuple[int | ShapeRange, ...]) -> Schema:
     """One row of an input as nested arrays."""
     if not dims:
         number: Schema = {"type": "boolean" if spec.dtype == "bool" else "number" if "float" in spec.dtype else "integer"}
-        if "float" in spec.dtype:
-            largest = float(np.finfo(spec.numpy_dtype).max)
-            number |= {"minimum": -largest, "maximum": largest}
+        if spec.dtype in ("float16", "float32"):  # a double is read; what rounds to infinity is refused
+            info = np.finfo(spec.numpy_dtype)
+            overflow = float(info.max) + 2.0 ** (info.maxexp - info.nmant - 2)
+            number |= {"exclusiveMinimum": -overflow, "exclusiveMaximum": overflow}
         if spec.bounds:
             number |= {"minimum": spec.bounds.min, "maximum": spec.bounds.max}
         return number
