@@ -3,8 +3,8 @@ from __future__ import annotations
 import fcntl
 import json
 import multiprocessing
-import subprocess
-import sys
+import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,28 +15,42 @@ from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, Repos
 from modelrepo.repository import STAGING, Repository
 from tests import micro
 
-ROOT = Path(__file__).parents[2]
 
-# Runs a publish in which the Nth call that touches the disk is the process's last.
-KILLED_AT_STEP = """
-import os, signal, sys, pathlib, tempfile
-from tests import micro
-step, root = int(sys.argv[1]), pathlib.Path(sys.argv[2])
-calls = 0
-def deadly(function):
-    def wrapped(*arguments, **options):
-        global calls
-        calls += 1
-        if calls == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments, **options)
-    return wrapped
-for owner, names in ((os, ("fsync", "open", "rename", "mkdir")), (tempfile, ("mkdtemp",)),
-                     (pathlib.Path, ("rename", "write_text", "mkdir", "chmod")), (micro, ("write_double",))):
-    for name in names:
-        setattr(owner, name, deadly(getattr(owner, name)))
-micro.publish_double(root, factor=2.0)
-"""
+def publish_until(step: int, root: Path) -> None:
+    """A publish in which the Nth call that touches the disk is the process's last. In a process of its own."""
+    calls = 0
+
+    def deadly(function):
+        def wrapped(*arguments, **options):
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    touching = {
+        os: ("fsync", "open", "rename", "mkdir"),
+        tempfile: ("mkdtemp",),
+        Path: ("rename", "write_text", "mkdir", "chmod"),
+        micro: ("write_double",),
+    }
+    for owner, names in touching.items():
+        for name in names:
+            setattr(owner, name, deadly(getattr(owner, name)))
+    micro.publish_double(root, factor=2.0)
+
+
+def killed(step: int, root: Path) -> bool:
+    """Whether a publish came as far as that step, which was its end."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.modelrepo.test_repository"])  # what takes long to import is imported once
+    process = context.Process(target=publish_until, args=(step, root))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -63,14 +77,13 @@ def test_killed_at_any_step_leaves_the_old_version_whole_and_nothing_half_writte
     micro.publish_double(tmp_path)
     before = files(tmp_path)
     for step in range(1, 100):
-        done = subprocess.run([sys.executable, "-c", KILLED_AT_STEP, str(step), str(tmp_path)], cwd=ROOT, check=False)
+        died = killed(step, tmp_path)
         repository = Repository(tmp_path)
         versions = repository.versions("double")
         repository.open("double")  # whatever is visible is whole
         assert {name: content for name, content in files(tmp_path).items() if name in before} == before
-        if done.returncode == 0:
+        if not died:
             break
-        assert done.returncode == -9
         if versions == [1, 2]:  # killed after the rename: published all the same; make room for the next try
             for path in (tmp_path / "double/2").iterdir():
                 path.unlink()

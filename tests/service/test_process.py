@@ -45,7 +45,7 @@ def publish_slow(root):
         inputs=(TensorSpec(name="x", dtype="float32", shape=(batch, 2)),),
         outputs=(TensorSpec(name="values", dtype="float32", shape=(batch, 1)),),
     )
-    size, rounds = 1024, 20
+    size, rounds = 1024, 8
     nodes = [helper.make_node("ReduceSum", ["x", "columns"], ["s"], keepdims=1)]
     nodes += [helper.make_node("Mul", ["matrix", "zero"], ["m0"])]
     nodes += [helper.make_node("MatMul", [f"m{i}", "matrix"], [f"m{i + 1}"]) for i in range(rounds)]
