@@ -127,7 +127,9 @@ class InferenceFirst:
             read, message = message, None
             return await receive() if read is None else read
 
-        await self.rest(scope, read, send)
+        # tritonclient names no type, curl the wrong one: all bodies there are JSON.
+        others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        await self.rest({**scope, "headers": [*others, (b"content-type", JSON.encode())]}, read, send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         """The whole body, inflated where it was compressed. The limit holds before and after.
@@ -205,7 +207,9 @@ def _unless_gone(scope: Scope, receive: Receive) -> Iterator[None]:
 
 async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) -> Answer:
     """The Open Inference Protocol."""
-    request = await _decoded(body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows)
+    request = await _decoded(
+        body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows, model.reader.texts
+    )
     answer = await model.infer(request.inputs, request.timeout, request.priority)
     explanation = explain(model, answer) if request.explain else None
     content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation)

@@ -204,7 +204,7 @@ def _metadata(model: ServedModel, versions: list[str]) -> ModelMetadata:
         name=model.name,
         versions=versions,
         platform=PLATFORMS[model.artifact.format],
-        inputs=[_tensor(spec) for spec in manifest.signature.inputs],
+        inputs=[_tensor(spec, model.reader.takes_texts(spec.name)) for spec in manifest.signature.inputs],
         outputs=[_tensor(spec) for spec in manifest.signature.outputs],
         parameters=parameters,
     )
@@ -247,8 +247,10 @@ def _proof(candidate: Candidate) -> dict[str, str | int | float | bool]:
     return {"max_error": candidate.parity.max_abs_error, "metric_loss": candidate.parity.loss}
 
 
-def _tensor(spec: TensorSpec) -> TensorMetadata:
+def _tensor(spec: TensorSpec, texts: bool = False) -> TensorMetadata:
     parameters: dict[str, str | int | float | bool] = {"description": spec.description} if spec.description else {}
     if spec.role == "mask":
         parameters["optional"] = True
+    if texts:
+        parameters["also"] = "BYTES: a text a row, which the server turns into tokens"
     return TensorMetadata(name=spec.name, datatype=tensor.datatype(spec.dtype), shape=spec.wire_shape, parameters=parameters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modelrepo.manifest import Manifest, Tokenize
 from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.repository import ModelVersion
-from modelrepo.tensors import Tensors, TensorSpec
+from modelrepo.tensors import Array, Tensors, TensorSpec
 from service.codec import instances, media, options
 from service.codec.instances import Instances, Numbers
 from service.codec.kind import Kind
@@ -66,6 +66,20 @@ class Reader:
                 f"Content-Type {media_type!r} is not taken; this model takes {', '.join(self.media_types)}{self._note}"
             )
         return self._complete(read, query)
+
+    def texts(self, name: str, array: Array) -> Tensors | None:
+        """A BYTES tensor of the Open Inference Protocol as the tokens of its texts, with their mask; None where none are taken.
+
+        Raises InvalidRequest or PayloadTooLarge.
+        """
+        if not self.takes_texts(name):
+            return None
+        rows: list[Array] = getattr(self.kind, "elements")(name, array)  # noqa: B009  # of `Texts`, imported only where needed
+        return instances.stack(self._signature, rows) if rows else None
+
+    def takes_texts(self, name: str) -> bool:
+        """Whether this input takes BYTES in place of its tokens."""
+        return hasattr(self.kind, "elements") and name == self._signature.value_inputs[0].name
 
     def _complete(self, read: Instances, query: str) -> Instances:
         """With the options of the query string, and checked."""

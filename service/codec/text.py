@@ -85,6 +85,18 @@ class Texts:
             raise InvalidRequest("there is no row below the line `text`")
         return list(self._encode([(f"line {line}", fields[0]) for line, fields in found])), NONE
 
+    def elements(self, name: str, array: Array) -> list[Array]:
+        """The tokens of each element of a BYTES tensor, [rows] or [rows, 1]. Raises InvalidRequest."""
+        if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
+            raise InvalidRequest(f"input {name!r} has texts of shape {list(array.shape)}; send one a row: [rows] or [rows, 1]")
+        named: list[tuple[str, str]] = []
+        for row, element in enumerate(array.ravel().tolist()):
+            try:
+                named.append((f"input {name!r} row {row}", element.decode()))
+            except UnicodeDecodeError:
+                raise InvalidRequest(f"input {name!r} row {row} is no UTF-8 text") from None
+        return list(self._encode(named))
+
     def check(self, _batch: Array) -> None:
         """Its numbers need nothing that the signature does not say."""
 

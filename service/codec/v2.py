@@ -12,12 +12,12 @@ refused rather than ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from modelrepo.tensors import Array, Signature
+from modelrepo.tensors import Array, Signature, Tensors
 from service.codec import tensor
 from service.errors import InvalidRequest, too_many_rows
 
@@ -88,11 +88,17 @@ class Request(msgspec.Struct, frozen=True):
     explain: bool = False
 
 
-def decode(body: bytes, header_length: str | None, signature: Signature, max_rows: int) -> Request:
+def decode(
+    body: bytes,
+    header_length: str | None,
+    signature: Signature,
+    max_rows: int,
+    texts: Callable[[str, Array], Tensors | None] = lambda name, array: None,
+) -> Request:
     """A request to a model from its body and the value of the header `Inference-Header-Content-Length`.
 
-    The inputs have the model's datatypes; names, shapes and values are left to `signature.check`. Raises InvalidRequest, or
-    PayloadTooLarge for a tensor of more than `max_rows` rows.
+    The inputs have the model's datatypes; names, shapes and values are left to `signature.check`. `texts` turns BYTES into tokens,
+    for an input that takes them so. Raises InvalidRequest, or PayloadTooLarge for a tensor of more than `max_rows` rows.
     """
     split = _header_length(header_length, len(body))
     if split == 0 and header_length is not None:
@@ -130,7 +136,14 @@ def decode(body: bytes, header_length: str | None, signature: Signature, max_row
         array = inputs.get(spec.name)
         if array is not None and array.dtype != spec.numpy_dtype:
             kind = next(given.datatype for given in request.inputs if given.name == spec.name)
-            inputs[spec.name] = tensor.widened(spec.name, kind, array, spec.numpy_dtype)
+            tokens = texts(spec.name, array) if kind == "BYTES" else None
+            if tokens is None:
+                inputs[spec.name] = tensor.widened(spec.name, kind, array, spec.numpy_dtype)
+                continue
+            if signature.mask is not None and signature.mask.name in inputs:
+                raise InvalidRequest(f"input {signature.mask.name!r} goes with tokens, not with texts: leave it out")
+            inputs |= tokens
+            break
     if not request.parameters:
         return Request(request.id, inputs, _outputs(request.outputs, False, signature), False)
     return _parametrised(request.id, inputs, request.outputs, request.parameters, signature)

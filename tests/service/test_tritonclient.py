@@ -26,6 +26,7 @@ def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     micro.publish_double(root)
     micro.publish_mean(root)
+    micro.publish_text(root)
     with serving(root, "--max-body-bytes", "100000") as running:
         yield running
 
@@ -203,7 +204,7 @@ def test_statistics_count_what_was_done(client):
         assert after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"] == more, name
     assert after["inference_stats"]["compute_infer"]["ns"] > before["inference_stats"]["compute_infer"]["ns"]
     assert {batch["batch_size"] for batch in after["batch_stats"]} >= {1, 3}
-    assert [model["name"] for model in client.get_inference_statistics()["model_stats"]] == ["double", "mean"]
+    assert [model["name"] for model in client.get_inference_statistics()["model_stats"]] == ["double", "mean", "text"]
     with pytest.raises(triton.InferenceServerException, match="no model 'nobody'"):
         client.get_inference_statistics("nobody")
 
@@ -250,3 +251,36 @@ def test_an_answer_really_travels_compressed_and_its_header_length_is_that_of_th
     assert int(headers["Content-Length"]) == len(content) < MANY.nbytes
     inflated, length = decompress(content), int(headers["Inference-Header-Content-Length"])
     np.testing.assert_array_equal(np.frombuffer(inflated[length:], np.float32), MANY.ravel() * 2)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_texts_travel_as_bytes_and_become_tokens(client, binary, shape):
+    texts = np.array(["hé", "", "abcd"], np.object_).reshape(shape)
+    answer = client.infer("text", [given("tokens", texts, binary, "BYTES")])
+    assert answer.as_numpy("logits")[:, 1].tolist() == [3, 1, 4], "bytes of each text; an empty one has the unknown token"
+    (tokens, _) = client.get_model_metadata("text")["inputs"]
+    assert tokens["parameters"]["also"].startswith("BYTES: a text a row")
+
+
+def test_texts_that_cannot_be_read_are_named(client):
+    with pytest.raises(triton_aio.InferenceServerException, match=r"row 1 is no UTF-8 text"):
+        client.infer("text", [given("tokens", np.array([b"a", b"\xff"], np.object_), True, "BYTES")])
+    with pytest.raises(triton_aio.InferenceServerException, match=r"send one a row: \[rows\] or \[rows, 1\]"):
+        client.infer("text", [given("tokens", np.array([[b"a", b"b"]], np.object_), True, "BYTES")])
+    with pytest.raises(triton_aio.InferenceServerException, match="'mask' goes with tokens"):
+        mask = given("mask", np.ones((1, 1), np.bool_), True, "BOOL")
+        client.infer("text", [given("tokens", np.array([b"a"], np.object_), True, "BYTES"), mask])
+    with pytest.raises(triton_aio.InferenceServerException, match="has datatype BYTES; the model takes FP32"):
+        client.infer("double", [given("x", np.array([[b"a", b"b"]], np.object_), True, "BYTES")])
+
+
+def test_models_are_listed_unloaded_and_loaded_again(client):
+    listed = {(entry["name"], entry["state"]) for entry in client.get_model_repository_index()}
+    assert ("mean", "READY") in listed
+    client.unload_model("mean")
+    assert not client.is_model_ready("mean")
+    client.load_model("mean")
+    assert client.is_model_ready("mean")
+    with pytest.raises(triton_aio.InferenceServerException, match="model 'other' is not in"):
+        client.load_model("other")
