@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,20 +49,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU, or cuda-bindings not installed"))
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of xdist's processes makes, and the others wait for. Tests only read in it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            make(folder)
+            (folder / "made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished run folder of each family, trained for seconds: right in every way but its score."""
-    root = tmp_path_factory.mktemp("runs")
-    runs = {family: root / f"tiny-{family}" for family in TINY}
-    for family, tiny in TINY.items():
-        loop.fit(dataclasses.replace(tiny, out=runs[family]))
-    return runs
+
+    def train(root: Path) -> None:
+        for family, tiny in TINY.items():
+            loop.fit(dataclasses.replace(tiny, out=root / f"tiny-{family}"))
+
+    root = made_once(tmp_path_factory, "tiny-runs", train)
+    return {family: root / f"tiny-{family}" for family in TINY}
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tiny_runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Each of these published in fp32, as `tiny-FAMILY:1`."""
-    repository = Repository(tmp_path_factory.mktemp("models"))
-    for family, run in tiny_runs.items():
-        export_run(run, repository, f"tiny-{family}", Options(tensorrt="off", precisions=("fp32",)))
-    return repository
+
+    def publish(root: Path) -> None:
+        for family, run in tiny_runs.items():
+            export_run(run, Repository(root / "models"), f"tiny-{family}", Options(tensorrt="off", precisions=("fp32",)))
+
+    return Repository(made_once(tmp_path_factory, "tiny-models", publish) / "models")
