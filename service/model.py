@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from modelrepo.tensors import Array
-from runtime.session import Session, SessionError
+from runtime.session import Session
 from service.batch import Answer
 from service.batching import Batcher, Limits
 from service.errors import Unavailable
@@ -123,7 +123,7 @@ class ServedModel:
             try:
                 session = await asyncio.to_thread(self._way.open)
                 break
-            except SessionError as error:
+            except Exception as error:
                 self.fault = f"a lost session cannot be replaced, tried every {pause} s: {error}"
                 log.exception("%s:%s: %s", self.name, self.version, self.fault)
                 if not self.batcher.workers:

@@ -180,7 +180,7 @@ class Registry:
                     continue
                 try:
                     await self._sync(name, again=False)
-                except (RepositoryError, LoadFailed) as error:
+                except RepositoryError as error:
                     log.warning("%s stays as it is: %s", name, error)
 
     async def _sync(self, name: str, again: bool) -> None:
@@ -205,11 +205,12 @@ class Registry:
                 entry = self._entries[name][version] = Entry(name, version, "LOADING", "checking its files", files=files)
                 try:
                     await self._load(await asyncio.to_thread(self._repository.open, name, version))
-                except (RepositoryError, LoadFailed) as error:
-                    entry.state, entry.reason = "UNAVAILABLE", str(error)
+                except Exception as error:
+                    entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
                     self._metrics.loads.labels(name, "failed").inc()
                     failures.append(error)
-                    log.warning("%s:%d could not be loaded: %s", name, version, error)
+                    unforeseen = not isinstance(error, RepositoryError | LoadFailed)
+                    log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
             if not failures:
                 for entry in list(self._entries[name].values()):
                     if entry.version not in wanted and entry.state == "READY":
@@ -230,7 +231,7 @@ class Registry:
         self._metrics.serves(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end
-        entry.model, entry.state, entry.reason = model, "READY", ""
+        entry.model, entry.state, entry.reason, entry.files = model, "READY", "", ()
         log.info("%s:%s is ready: %s on %s", model.name, model.version, model.artifact.file.path, model.provider)
 
     def _leave(self, entry: Entry, reason: str) -> None:

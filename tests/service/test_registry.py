@@ -131,15 +131,17 @@ def test_a_new_version_takes_over_and_the_old_one_answers_what_it_has(tmp_path):
     serving(tmp_path, scenario)
 
 
-@pytest.mark.parametrize("fault", ["torn", "wrong"])
-def test_a_failed_load_leaves_the_old_version_serving_and_shows_its_reason(tmp_path, fault):
+@pytest.mark.parametrize("fault", ["torn", "wrong", "unforeseen"])
+def test_a_failed_load_leaves_the_old_version_serving_and_shows_its_reason(tmp_path, monkeypatch, fault):
     micro.publish_double(tmp_path)
 
     async def scenario(registry):
-        micro.publish_double(tmp_path, factor=2.0 if fault == "torn" else 2.5)
+        micro.publish_double(tmp_path, factor=2.5 if fault == "wrong" else 2.0)
         if fault == "torn":
             tear(tmp_path / "double/2")
-        with pytest.raises((RepositoryError, LoadFailed)) as failure:
+        if fault == "unforeseen":
+            monkeypatch.setattr("service.registry.load", lambda *arguments: 1 / 0)
+        with pytest.raises((RepositoryError, LoadFailed, ZeroDivisionError)) as failure:
             await registry.load("double")
         assert registry.ready
         assert served(registry) == [("double", "1")]
@@ -181,6 +183,21 @@ def test_watching_picks_up_what_is_published_goes_on_after_a_failure_and_tries_i
         await until(lambda: registry.get("double").version == "3")
 
     serving(tmp_path, scenario, watch=0.01)
+
+
+def test_taking_the_newest_version_away_brings_the_one_before_it_back(tmp_path):
+    root = tmp_path / "models"
+    micro.publish_double(root)
+
+    async def scenario(registry):
+        for _ in range(2):
+            micro.publish_double(root)
+            await until(lambda: registry.get("double").version == "2")
+            (root / "double/2").rename(tmp_path / "withdrawn")
+            await until(lambda: registry.get("double").version == "1")
+            shutil.rmtree(tmp_path / "withdrawn")
+
+    serving(root, scenario, watch=0.01)
 
 
 def test_watching_outlives_a_repository_that_goes_away_and_comes_back(tmp_path):
