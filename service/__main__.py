@@ -51,12 +51,11 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the repository, listen, load, serve, drain. Raises what kept the models from being loaded."""
         self._loop = asyncio.get_running_loop()
-        loading = await self._registry.start()
-        loading.add_done_callback(self._loaded)
+        self._loading = await self._registry.start()
         try:
             await super().serve(sockets)
         finally:
-            loading.cancel()
+            self._loading.cancel()
             await self._registry.close()
         if self._failure is not None:
             raise self._failure
@@ -70,6 +69,7 @@ class Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             raise cannot_listen(host, port, error) from None
         await super().startup(sockets)
+        self._loading.add_done_callback(self._loaded)  # which tells the port
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not ready from now on; SIGTERM leaves those who route requests time to notice, a second signal does not."""

@@ -24,7 +24,7 @@ Reason = Literal["idle", "freed", "full", "window"]
 class Work:
     """Rows of one caller that run together. `inputs` are complete and checked; `length` is None without sequences.
 
-    Times are those of the event loop's clock. The queue is sorted by `order`: the arrival, put off by the priority. `queued` says
+    Times are those of `time.monotonic`. The queue is sorted by `order`: the arrival, put off by the priority. `queued` says
     whether the work is in it, `retried` that a session was lost with it.
     """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from bisect import insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -69,7 +70,10 @@ class _Running:
 
 
 class Batcher:
-    """The queue in front of a model's sessions. All methods belong to the event loop's thread."""
+    """The queue in front of a model's sessions. All methods belong to the event loop's thread.
+
+    Times are `time.monotonic`'s: uvloop's own clock stands still within a turn of the loop, and ticks in milliseconds.
+    """
 
     def __init__(
         self,
@@ -119,7 +123,7 @@ class Batcher:
         not fit an empty queue, Unavailable while draining or without a session, and Unprocessable for rows the session fails on.
         """
         loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         order = now + HEAD_START * min((priority or PRIORITIES) - 1, PRIORITIES - 1)
         self._admit(rows, length, timeout, order)
         limit = self._signature.batch.max
@@ -140,7 +144,7 @@ class Batcher:
             self._enqueue(work)
         self._empty.clear()
         self._start_soon(loop)
-        alarm = loop.call_at(deadline, self._expire, works, timeout) if timeout < math.inf else None
+        alarm = loop.call_later(timeout, self._expire, works, timeout) if timeout < math.inf else None
         try:
             if len(works) == 1:
                 return await works[0].answer
@@ -167,7 +171,7 @@ class Batcher:
 
     def predicted_wait(self, order: float = math.inf) -> float:
         """Seconds until rows that arrive now would start to run; with `order`, those before which only works of a lower one run."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if not self._workers:
             return math.inf
         busy = sum(max(0.0, running.started + running.expected - now) for running in self._running)
@@ -273,7 +277,7 @@ class Batcher:
         while self._idle and self._queue and not self._starting:  # after a batch in this thread the loop has its turn first
             if reason != "window" and not self._due(loop):
                 return
-            now = loop.time()
+            now = time.monotonic()
             works = form(self._queue, self._signature.batch.max, now, self._cost if self._signature.length else None)
             for work in works:
                 self._account(work)
@@ -288,19 +292,19 @@ class Batcher:
         if not self._limits.queue_delay or self.waiting_rows >= self._signature.batch.max:
             return True
         due = min(work.arrived for work in self._queue) + self._limits.queue_delay
-        if loop.time() >= due:
+        left = due - time.monotonic()
+        if left <= 0:
             return True
-        if self._window is None or self._window.cancelled() or self._window.when() != due:
-            if self._window is not None:
-                self._window.cancel()
-            self._window = loop.call_at(due, self._start, loop, "window")
+        if self._window is not None:
+            self._window.cancel()
+        self._window = loop.call_later(left, self._start, loop, "window")
         return False
 
     def _run(self, loop: asyncio.AbstractEventLoop, works: list[Work], reason: Reason) -> None:
         worker = self._idle.pop()
         rows = sum(work.rows for work in works)
         seconds = self._cost(rows, bucket_length(self._signature, works))
-        running = _Running(worker, works, reason, loop.time(), 0.0 if seconds == math.inf else seconds * self._slowness)
+        running = _Running(worker, works, reason, time.monotonic(), 0.0 if seconds == math.inf else seconds * self._slowness)
         self._running.append(running)
         job = partial(compute, worker, self._signature, works, self._whole_buckets)
         if seconds < INLINE_SECONDS:

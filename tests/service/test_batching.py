@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -466,3 +467,16 @@ def test_without_a_session_callers_are_told_and_served_again_once_there_is_one()
         assert await bench.ask(1) == [2]
 
     run(scenario, heal=False)
+
+
+def test_waits_are_measured_though_uvloops_own_clock_stands_still_within_a_turn():
+    async def main():
+        bench = Bench()
+        assert await bench.ask(1) == [2]
+        for worker in bench.batcher.workers:
+            worker.close()
+        return bench.facts[0].waits
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        (wait,) = runner.run(main())
+    assert 0 < wait < 1
