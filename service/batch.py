@@ -87,7 +87,7 @@ def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | Non
             )
             if apart:
                 left.append(work)
-                if cost is None or at >= SCAN or rows >= limit:
+                if cost is None or at >= SCAN:
                     break
                 continue
             longest = joint
@@ -113,14 +113,14 @@ def merge(signature: Signature, works: Sequence[Work], size: int | None = None) 
     With `size`, the last row is repeated up to as many: for sessions that are quickest at the sizes they were made for.
     """
     longest = bucket_length(signature, works)
+    missing = 0 if size is None else size - sum(work.rows for work in works)
     merged: Tensors = {}
     for spec in signature.inputs:
         arrays = [work.inputs[spec.name] for work in works]
         if longest is not None:
             arrays = [spec.resized(array, longest) for array in arrays]
-        if size is not None:
-            rows = sum(work.rows for work in works)
-            arrays.append(np.repeat(arrays[-1][-1:], size - rows, axis=0))
+        if missing:
+            arrays.append(np.repeat(arrays[-1][-1:], missing, axis=0))
         merged[spec.name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return merged
 

@@ -123,7 +123,7 @@ class ServedModel:
             try:
                 session = await asyncio.to_thread(self._way.open)
                 break
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is told and tried again
                 self.fault = f"a lost session cannot be replaced, tried every {pause} s: {error}"
                 log.exception("%s:%s: %s", self.name, self.version, self.fault)
                 if not self.batcher.workers:

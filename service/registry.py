@@ -116,12 +116,7 @@ class Registry:
 
     def models(self) -> list[ServedModel]:
         """All versions that serve, by name and then version."""
-        return [
-            entry.model
-            for name in sorted(self._entries)
-            for _, entry in sorted(self._entries[name].items())
-            if entry.model is not None and entry.state == "READY"
-        ]
+        return [entry.model for entry in self.index() if entry.model is not None and entry.state == "READY"]
 
     def versions(self, name: str) -> list[ServedModel]:
         """The versions of one model that serve, ascending."""
@@ -205,7 +200,7 @@ class Registry:
                 entry = self._entries[name][version] = Entry(name, version, "LOADING", "checking its files", files=files)
                 try:
                     await self._load(await asyncio.to_thread(self._repository.open, name, version))
-                except Exception as error:
+                except Exception as error:  # also one that nobody foresaw leaves the old version serving
                     entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
                     self._metrics.loads.labels(name, "failed").inc()
                     failures.append(error)
