@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -88,6 +89,8 @@ class Server(uvicorn.Server):
         if error := loading.exception():
             self._failure, self.should_exit = error, True
             return
+        gc.collect()
+        gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         models = self._registry.models()
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
