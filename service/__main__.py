@@ -8,8 +8,10 @@ import logging
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -18,7 +20,7 @@ from service import settings
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
 from service.app import create_app
-from service.protocol import Protocol
+from service.protocol import Protocol, Shared
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("quartet")
@@ -35,7 +37,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(Protocol, max_header_bytes=chosen.max_header_bytes, read_timeout=chosen.read_timeout),  # type: ignore[arg-type]  # any factory will do
+                http=partial(  # type: ignore[arg-type]  # any factory will do
+                    Protocol,
+                    max_header_bytes=chosen.max_header_bytes,
+                    read_timeout=chosen.read_timeout,
+                    quick=app.quick,
+                    shared=Shared(),
+                ),
                 ws="none",
                 lifespan="off",  # the registry is started below, where an error can end the process with a message
                 access_log=False,
@@ -71,6 +79,23 @@ class Server(uvicorn.Server):
             raise cannot_listen(host, port, error) from None
         await super().startup(sockets)
         self._loading.add_done_callback(self._loaded)  # which tells the port
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 5 == 0:
+            now = time.monotonic()
+            for connection in self._connections():
+                connection.tick(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests in flight end, and tell those that did not in time."""
+        await super().shutdown(sockets)
+        for connection in self._connections():
+            connection.give_up()
+
+    def _connections(self) -> list[Protocol]:
+        return cast(list[Protocol], list(self.server_state.connections))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not ready from now on; SIGTERM leaves those who route requests time to notice, a second signal does not."""
