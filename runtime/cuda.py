@@ -22,10 +22,15 @@ except ImportError:  # the extra that brings it (gpu, tensorrt, tensorrt-rtx) is
 
 def available() -> bool:
     """Whether a CUDA device and a driver new enough for the bindings are there. Never raises."""
+    return count() > 0
+
+
+def count() -> int:
+    """CUDA devices that this process may use. Never raises."""
     if cudart is None:
-        return False
-    status, count = cudart.cudaGetDeviceCount()
-    return bool(status == cudart.cudaError_t.cudaSuccess and count > 0)
+        return 0
+    status, found = cudart.cudaGetDeviceCount()
+    return int(found) if status == cudart.cudaError_t.cudaSuccess else 0
 
 
 def compute_capability() -> str:

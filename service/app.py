@@ -19,12 +19,15 @@ from service import errors
 from service.api import openapi, repository, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
-from service.metrics import Metrics
+from service.metrics import Metrics, joined
 from service.registry import Registry
 from service.settings import Settings
+from service.siblings import Siblings
+
+ALONE = Siblings()
 
 
-def create_app(settings: Settings) -> InferenceFirst:
+def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst:
     """The whole service as one ASGI application.
 
     Its lifespan loads and proves every model before it lets start-up end; a server that wants to say how far that is starts the
@@ -49,8 +52,8 @@ def create_app(settings: Settings) -> InferenceFirst:
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.include_router(v2.router(registry))
-    app.include_router(repository.router(registry, _controlled(settings)))
+    app.include_router(v2.router(registry, siblings))
+    app.include_router(repository.router(registry, siblings, _controlled(settings)))
     openapi.install(app, registry)
 
     @app.get("/", include_in_schema=False)
@@ -58,9 +61,10 @@ def create_app(settings: Settings) -> InferenceFirst:
         return RedirectResponse("/docs")
 
     @app.get("/metrics", tags=["Operations"], response_class=Response)
-    async def prometheus() -> Response:
+    async def prometheus(request: Request) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        others = [reply.body for reply in await siblings.repeat(request) if reply.status == 200]
+        return Response(joined([metrics.render(), *others]) if others else metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     async def answer(request: Request, error: Exception) -> Response:
         failure = errors.translate(_from_framework(request, error))

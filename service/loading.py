@@ -14,10 +14,13 @@ from runtime import cuda, goldens
 from runtime.machine import cores, machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
+from service.batching import INLINE_SECONDS
 from service.codec.reader import Reader
 from service.settings import Settings
 
 log = logging.getLogger("quartet.loading")
+
+MOST_SESSIONS = 4  # of a model by default, however many cores there are: each holds the model's weights
 
 Progress = Callable[[str], None]
 
@@ -81,7 +84,9 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
     golden_rows = published.goldens()
     reader = Reader(published, golden_rows[0])
     manifest = published.manifest
-    threads = settings.threads or max(1, (cores() - 1) // settings.instances)
+    own = max(1, cores() // settings.workers)
+    most = settings.instances or min(own, MOST_SESSIONS)
+    threads = settings.threads or max(1, own // most)
     skipped: dict[str, str] = {}
     for path, artifact, candidate in published.ways():
         if settings.device not in ("auto", candidate.device):
@@ -89,9 +94,10 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
         way = Way(published, path, artifact, candidate, threads, golden_rows, skipped)
         sessions: list[Session] = []
         try:
-            for _ in range(settings.instances):
-                sessions.append(way.open(progress))
+            sessions.append(way.open(progress))
             measured = _costs(manifest, candidate, sessions[0], golden_rows[0], threads)
+            while len(sessions) < (settings.instances or _sessions(candidate, measured, most)):
+                sessions.append(way.open(progress))
         except BaseException as error:
             for session in sessions:
                 session.close()
@@ -103,6 +109,11 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
         return Loaded(way, sessions, reader, measured)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or f"it has none for --device {settings.device}"
     raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
+
+
+def _sessions(candidate: Candidate, measured: dict[tuple[int, int | None], float], most: int) -> int:
+    """How many there are by default: one on a GPU, and one where every batch runs in the event loop; else as many as may be."""
+    return 1 if candidate.device == "cuda" or max(measured.values()) < INLINE_SECONDS else most
 
 
 def _say(published: ModelVersion, skipped: dict[str, str]) -> None:

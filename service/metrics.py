@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
+from operator import add
 from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from modelrepo.tensors import ShapeRange
 from service.batch import BatchFacts, Reason
@@ -141,3 +146,38 @@ class _ModelObserver:
 
     def expired(self, rows: int) -> None:
         self._dropped["expired"].inc(rows)
+
+
+WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info")
+"""Gauges of which the largest counts, where several workers have them; all else is added up."""
+
+
+def joined(texts: Sequence[bytes]) -> bytes:
+    """The metrics of several workers, each in Prometheus' text format, as those of one service."""
+    families: dict[str, Metric] = {}
+    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text.decode()):
+            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                key = (sample.name, tuple(sample.labels.items()))
+                known = found.get(key)
+                found[key] = sample.value if known is None else (max if family.name in WORST else add)(known, sample.value)
+                if known is None:
+                    families[family.name].samples.append(sample)
+    for family in families.values():
+        family.samples = [sample._replace(value=found[sample.name, tuple(sample.labels.items())]) for sample in family.samples]
+    registry = CollectorRegistry()
+    registry.register(_Families(list(families.values())))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    """Metrics that are there already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        """For prometheus_client."""
+        return self._families

@@ -44,8 +44,11 @@ class Settings(BaseSettings):
     control: Literal["auto", "on", "off"] = Field(
         default="auto", description="whether callers may load and unload models; auto: where only this machine can call"
     )
-    instances: int = Field(default=1, ge=1, description="sessions of each model, which run batches at the same time")
-    threads: int = Field(default=0, ge=0, description="cores one batch uses on the CPU; 0: those of the container but one")
+    workers: int = Field(default=1, ge=1, le=64, description="processes that share the port, each with all models and its cores")
+    instances: int = Field(
+        default=0, ge=0, description="sessions of each model in a process, which run batches at once; 0: by the cores"
+    )
+    threads: int = Field(default=0, ge=0, description="cores one batch uses on the CPU; 0: what the sessions leave each other")
     max_queue_rows: int = Field(default=4096, ge=1, description="rows of one model that may wait; beyond it 429")
     max_queue_delay_ms: float = Field(default=0, ge=0, description="how long a batch waits for more rows; 0: not at all")
     timeout_ms: float = Field(default=30_000, ge=0, description="for a request that names no timeout of its own; 0: none")

@@ -82,7 +82,7 @@ def test_training_knows_tensors_tasks_and_preprocessing_but_not_how_versions_are
 
 def test_nobody_but_the_command_line_imports_the_composition_root():
     importers = {file for package in ALLOWED for file, module in imports(package) if module == "service.app"}
-    assert importers == {"service/__main__.py"}
+    assert importers == {"service/server.py"}
 
 
 def test_nobody_imports_the_load_tests():
@@ -95,7 +95,7 @@ def test_the_batcher_knows_no_http_and_no_onnx():
     assert not modules & {"fastapi", "starlette", "uvicorn", "onnxruntime", "runtime"}
 
 
-@pytest.mark.parametrize("module", ["service.__main__", "runtime.open", "runtime.goldens", "modelrepo.repository"])
+@pytest.mark.parametrize("module", ["service.server", "runtime.open", "runtime.goldens", "modelrepo.repository"])
 def test_serving_never_loads_torch(module):
     code = (
         f"import sys, {module}; sys.exit(', '.join({{'torch', 'onnx', 'sklearn', 'training', 'export'}} & set(sys.modules)) or 0)"

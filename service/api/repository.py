@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from modelrepo.errors import ModelNotFound, RepositoryError
 from service.errors import Forbidden, InvalidRequest, UnknownModel, Unprocessable
 from service.loading import LoadFailed
 from service.registry import Registry
+from service.siblings import Siblings
 
 
 class IndexRequest(BaseModel):
@@ -40,9 +41,15 @@ class Done(BaseModel):
     """Empty: it was done."""
 
 
-def router(registry: Registry, controlled: bool) -> APIRouter:
+def router(registry: Registry, siblings: Siblings, controlled: bool) -> APIRouter:
     """The endpoints, over the models of `registry`. Loading and unloading are refused unless `controlled`."""
     api = APIRouter(tags=["Model repository"])
+
+    async def by_all(http: Request) -> None:
+        """Have the other workers do it too. Raises Unprocessable where one cannot."""
+        for reply in await siblings.repeat(http, timeout=None):
+            if reply.status != 200:
+                raise Unprocessable(f"one worker did it, another could not: {reply.error}")
 
     def allow(request: ControlRequest | None, known: set[str]) -> None:
         if not controlled:
@@ -60,7 +67,7 @@ def router(registry: Registry, controlled: bool) -> APIRouter:
         ]
 
     @api.post("/v2/repository/models/{model}/load")
-    async def load(model: str, request: ControlRequest | None = None) -> Done:
+    async def load(model: str, http: Request, request: ControlRequest | None = None) -> Done:
         """Serve what the repository and `--versions` say now; returns when it answers. Old versions leave after that."""
         allow(request, set())
         try:
@@ -69,13 +76,15 @@ def router(registry: Registry, controlled: bool) -> APIRouter:
             raise UnknownModel(str(error)) from None
         except (RepositoryError, LoadFailed) as error:
             raise Unprocessable(f"{error} (what served before goes on serving)") from None
+        await by_all(http)
         return Done()
 
     @api.post("/v2/repository/models/{model}/unload")
-    async def unload(model: str, request: ControlRequest | None = None) -> Done:
+    async def unload(model: str, http: Request, request: ControlRequest | None = None) -> Done:
         """Serve a model no more; requests it has are answered."""
         allow(request, {"unload_dependents"})
         await registry.unload(model)
+        await by_all(http)
         return Done()
 
     return api

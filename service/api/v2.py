@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from importlib.metadata import version as installed
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from modelrepo.manifest import Candidate
@@ -14,6 +16,7 @@ from service.codec import tensor
 from service.errors import Unavailable
 from service.model import ServedModel
 from service.registry import Registry
+from service.siblings import Siblings
 from service.statistics import Compute, Duration
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "schedule_policy", "statistics"]  # only what is really there
@@ -126,9 +129,19 @@ class ModelReady(BaseModel):
     ready: bool = True
 
 
-def router(registry: Registry) -> APIRouter:
+def router(registry: Registry, siblings: Siblings) -> APIRouter:
     """The endpoints, over the models of `registry`."""
     api = APIRouter(tags=["Open Inference Protocol"])
+
+    async def of_all(http: Request, own: list[ModelStatistics]) -> StatisticsList:
+        """With what the other workers did."""
+        found = [StatisticsList.model_validate_json(reply.body) for reply in await siblings.repeat(http) if reply.status == 200]
+        theirs = [{(model.name, model.version): model for model in each.model_stats} for each in found]
+        return StatisticsList(
+            model_stats=[
+                _sum([mine, *(each[key] for each in theirs if (key := (mine.name, mine.version)) in each)]) for mine in own
+            ]
+        )
 
     @api.get("/v2/", include_in_schema=False)
     @api.get("/v2")
@@ -142,12 +155,15 @@ def router(registry: Registry) -> APIRouter:
         return Live()
 
     @api.get("/v2/health/ready")
-    async def ready() -> Ready:
+    async def ready(http: Request) -> Ready:
         """Whether every model is loaded, warmed and proven; 503 with what is still missing, and while shutting down."""
         if registry.stopping:
             raise Unavailable("the server is shutting down")
         if not registry.ready:
             raise Unavailable("not ready: " + "; ".join(f"{name}: {why}" for name, why in registry.waiting_for().items()))
+        for reply in await siblings.repeat(http):
+            if reply.status != 200:
+                raise Unavailable(reply.error)
         return Ready()
 
     @api.get("/v2/models")
@@ -156,17 +172,17 @@ def router(registry: Registry) -> APIRouter:
         return ModelList(models=list(dict.fromkeys(model.name for model in registry.models())))
 
     @api.get("/v2/models/stats")
-    async def statistics() -> StatisticsList:
+    async def statistics(http: Request) -> StatisticsList:
         """What every model has done since it was loaded."""
-        return StatisticsList(model_stats=[_statistics(model) for model in registry.models()])
+        return await of_all(http, [_statistics(model) for model in registry.models()])
 
     @api.get("/v2/models/{model}/versions/{version}/stats")
     @api.get("/v2/models/{model}/stats")
-    async def model_statistics(model: str, version: str | None = None) -> StatisticsList:
+    async def model_statistics(http: Request, model: str, version: str | None = None) -> StatisticsList:
         """What one model has done since it was loaded."""
         asked = registry.get(model, version)
         versions = registry.versions(model) if version is None else [asked]
-        return StatisticsList(model_stats=[_statistics(each) for each in versions])
+        return await of_all(http, [_statistics(each) for each in versions])
 
     @api.get("/v2/models/{model}/versions/{version}")
     @api.get("/v2/models/{model}")
@@ -226,6 +242,32 @@ def _statistics(model: ServedModel) -> ModelStatistics:
         ),
         batch_stats=[BatchStatistics(batch_size=rows, **_compute(compute)) for rows, compute in sorted(counted.by_size.items())],
     )
+
+
+def _sum(statistics: list[ModelStatistics]) -> ModelStatistics:
+    """Of one version in several workers."""
+    first = statistics[0]
+    if len(statistics) == 1:
+        return first
+    by_size: dict[int, list[BatchStatistics]] = defaultdict(list)
+    for batch in (batch for each in statistics for batch in each.batch_stats):
+        by_size[batch.batch_size].append(batch)
+    return ModelStatistics(
+        name=first.name,
+        version=first.version,
+        last_inference=max(each.last_inference for each in statistics),
+        inference_count=sum(each.inference_count for each in statistics),
+        execution_count=sum(each.execution_count for each in statistics),
+        inference_stats=InferenceStatistics(**_durations([each.inference_stats for each in statistics])),
+        batch_stats=[BatchStatistics(batch_size=size, **_durations(batches)) for size, batches in sorted(by_size.items())],
+    )
+
+
+def _durations(parts: Sequence[BaseModel]) -> dict[str, DurationStatistic]:
+    """Every duration of several like statistics, added up."""
+    fields = [name for name, value in parts[0] if isinstance(value, DurationStatistic)]
+    found = {name: [getattr(part, name) for part in parts] for name in fields}
+    return {name: DurationStatistic(count=sum(d.count for d in each), ns=sum(d.ns for d in each)) for name, each in found.items()}
 
 
 def _compute(compute: Compute) -> dict[str, DurationStatistic]:

@@ -138,6 +138,6 @@ def test_several_inputs_or_unknown_steps_leave_numbers_alone(versions):
 
 
 def test_a_service_loads_the_tokenizer_and_pillow_only_where_a_model_takes_them():
-    code = "import sys, service.__main__; sys.exit(', '.join({'tokenizers', 'PIL'} & set(sys.modules)) or 0)"
+    code = "import sys, service.server; sys.exit(', '.join({'tokenizers', 'PIL'} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,11 @@
+"""Where log lines go."""
+
+from __future__ import annotations
+
+import logging
+
+
+def to_stderr(prefix: str = "") -> None:
+    """Our own lines from INFO on, those of libraries from WARNING on."""
+    logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {prefix}%(name)s: %(message)s")
+    logging.getLogger("quartet").setLevel(logging.INFO)

@@ -1,0 +1,181 @@
+"""One process that serves: uvicorn around our registry, by itself or as a worker among several."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+import uvicorn
+
+from modelrepo.errors import QuartetError
+from service import logs
+from service.api.examples import copy_paste_calls
+from service.api.inference import InferenceFirst
+from service.app import create_app
+from service.port import cannot_listen
+from service.protocol import Protocol, Shared
+from service.settings import Settings
+from service.siblings import Siblings, socket_of
+
+log = logging.getLogger("quartet")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of several processes that serve on a port: its number, where its siblings find it, and what it sets once it is ready."""
+
+    number: int
+    folder: Path
+    ready: Event
+
+
+class Server(uvicorn.Server):
+    """uvicorn around our registry.
+
+    The files of all models are checked before the port opens; while they load the server is alive and not ready, and says how far
+    it is. One that cannot be loaded ends the process.
+    """
+
+    def __init__(self, app: InferenceFirst, chosen: Settings, worker: Worker | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=partial(  # type: ignore[arg-type]  # any factory will do
+                    Protocol,
+                    max_header_bytes=chosen.max_header_bytes,
+                    read_timeout=chosen.read_timeout,
+                    quick=app.quick,
+                    shared=Shared(),
+                ),
+                ws="none",
+                lifespan="off",  # the registry is started below, where an error can end the process with a message
+                access_log=False,
+                proxy_headers=False,  # nothing here looks at the caller's address
+                server_header=False,
+                log_config=None,
+                timeout_graceful_shutdown=chosen.drain_seconds,
+            )
+        )
+        self._registry = app.registry
+        self._settings = chosen
+        self._worker = worker
+        self._failure: BaseException | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the repository, listen, load, serve, drain. Raises what kept the models from being loaded."""
+        self._loop = asyncio.get_running_loop()
+        self._loading = await self._registry.start()
+        try:
+            await super().serve(sockets)
+        finally:
+            self._loading.cancel()
+            await self._registry.close()
+        if self._failure is not None:
+            raise self._failure
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the port."""
+        assert sockets is not None  # `serve` gives the one it bound
+        if self._worker is not None and self._worker.ready.is_set():  # started again: the others answer until it can
+            await asyncio.wait([self._loading])
+        try:
+            sockets[0].listen(self.config.backlog)
+        except OSError as error:  # two servers may bind the same address, only one may listen
+            host, port = sockets[0].getsockname()[:2]
+            raise cannot_listen(host, port, error) from None
+        await super().startup(sockets)
+        if self._worker is not None:
+            await self._meet(self._worker)
+        self._loading.add_done_callback(self._loaded)  # which tells the port
+
+    async def _meet(self, worker: Worker) -> None:
+        """Listen for the other workers, and end with the process that started all of them."""
+        path = socket_of(worker.folder, worker.number)
+        path.unlink(missing_ok=True)  # of a worker before this one, which crashed
+        config, state = self.config, self.server_state
+        protocol = cast(Callable[..., asyncio.Protocol], config.http_protocol_class)
+        connected = partial(protocol, config=config, server_state=state, app_state={}, _loop=self._loop)
+        self.servers.append(await self._loop.create_unix_server(connected, path))
+        parent = parent_process()
+        assert parent is not None
+        self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+
+    def _orphaned(self, sentinel: int) -> None:
+        self._loop.remove_reader(sentinel)
+        log.error("the process that started this worker is gone: it ends")
+        self.handle_exit(signal.SIGTERM, None)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 5 == 0:
+            now = time.monotonic()
+            for connection in self._connections():
+                connection.tick(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests in flight end, and tell those that did not in time."""
+        await super().shutdown(sockets)
+        for connection in self._connections():
+            connection.give_up()
+
+    def _connections(self) -> list[Protocol]:
+        return cast(list[Protocol], list(self.server_state.connections))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Not ready from now on; SIGTERM leaves those who route requests time to notice, a second signal does not."""
+        waits = sig == signal.SIGTERM and not self._registry.stopping and self._registry.ready
+        self._registry.stopping = True
+        if not waits:
+            self.should_exit = True
+            return
+        log.info("SIGTERM: not ready any more; answering for %g s more", self._settings.drain_delay)
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._settings.drain_delay, setattr, self, "should_exit", True)
+
+    def _loaded(self, loading: asyncio.Task[None]) -> None:
+        """Tell a person how to use it, or end with what went wrong."""
+        if loading.cancelled():
+            return
+        if error := loading.exception():
+            self._failure, self.should_exit = error, True
+            return
+        gc.collect()
+        gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        models = self._registry.models()
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        log.info("serving %d models on %s", len(models), url)
+        if self._worker is not None:
+            self._worker.ready.set()
+        if self._settings.show_calls and (self._worker is None or self._worker.number == 0):
+            print(copy_paste_calls(models, url), flush=True)
+
+
+def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = None) -> int:
+    """In this process, by itself or as one worker of several. Raises QuartetError where start-up fails."""
+    logs.to_stderr("" if worker is None else f"[{worker.number}] ")
+    siblings = Siblings() if worker is None else Siblings(worker.folder, worker.number, chosen.workers)
+    Server(create_app(chosen, siblings), chosen, worker).run([listener])
+    return 0
+
+
+def work(chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> int:
+    """What a process of the supervisor's does; the same statuses as `main`."""
+    try:
+        return serve(chosen, listener, Worker(number, folder, ready))
+    except QuartetError as error:
+        print(f"service: {error}", file=sys.stderr)
+        return 1

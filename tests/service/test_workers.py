@@ -1,0 +1,118 @@
+"""Several processes behind one port are one service."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from modelrepo.repository import Repository
+from tests import micro
+from tests.server import ROOT, serving
+
+ROW = json.dumps({"instances": [[1, 2]]}).encode()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    micro.publish_double(root)
+    with serving(root, "--workers", "2") as running:
+        running.root = root
+        next_line(running, "serving 1 models")  # of the other worker
+        yield running
+
+
+def next_line(server, text):
+    """The next line of its log that holds the text."""
+    return next(line for line in iter(server.process.stderr.readline, "") if text in line)
+
+
+def get(server, path, body=None):
+    """Over a connection of its own, which may end up with either worker."""
+    try:
+        with urllib.request.urlopen(f"http://{server.address}{path}", body, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def counted(server, name):
+    """A metric's sum over its series."""
+    text = get(server, "/metrics")[1]
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+
+
+def workers(server):
+    """Their process ids."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=True
+    )
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
+
+
+def test_requests_and_statistics_of_all_workers_are_added_up(server):
+    before = counted(server, "quartet_requests_total")
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: get(server, "/models/double/predict", ROW)[0], range(64)))
+    assert statuses == [200] * 64
+    assert counted(server, "quartet_requests_total") == before + 64
+    assert counted(server, "quartet_build_info") == 1
+    (statistics,) = json.loads(get(server, "/v2/models/double/stats")[1])["model_stats"]
+    assert statistics["inference_stats"]["success"]["count"] == before + 64
+    assert sum(batch["batch_size"] * batch["compute_infer"]["count"] for batch in statistics["batch_stats"]) == before + 64
+
+
+def test_what_one_worker_is_told_to_load_or_unload_all_do(server):
+    micro.publish_double(server.root)
+    assert get(server, "/v2/repository/models/double/load", b"")[0] == 200
+    answers = [json.loads(get(server, "/models/double/predict", ROW)[1])["model_version"] for _ in range(20)]
+    assert answers == [str(Repository(server.root).versions("double")[-1])] * 20
+    assert get(server, "/v2/repository/models/double/unload", b"")[0] == 200
+    assert [get(server, "/models/double/predict", ROW)[0] for _ in range(20)] == [404] * 20
+    assert get(server, "/v2/repository/models/double/load", b"")[0] == 200
+    assert [get(server, "/models/double/predict", ROW)[0] for _ in range(20)] == [200] * 20
+
+
+def test_a_worker_that_dies_is_started_again_while_the_other_answers(server):
+    first, other = workers(server)
+    os.kill(first, signal.SIGKILL)
+    assert "ended with status -9" in next_line(server, "is started again")
+    assert get(server, "/v2/health/ready")[0] == 200
+    assert [get(server, "/models/double/predict", ROW)[0] for _ in range(20)] == [200] * 20
+    next_line(server, "serving 1 models")
+    assert [get(server, "/models/double/predict", ROW)[0] for _ in range(20)] == [200] * 20
+    assert other in workers(server)
+    assert len(workers(server)) == 2
+
+
+def test_they_end_with_the_process_that_started_them(server):
+    both = workers(server)
+    server.process.kill()
+    server.process.wait()
+    server.process.stderr.read()  # it ends when nobody holds the pipe any more
+    for process in both:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_what_cannot_start_ends_all_of_them_with_a_message(tmp_path):
+    command = [sys.executable, "-m", "service", "--repository", str(tmp_path / "none"), "--port", "0", "--workers", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "give the folder that `python -m export` published to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sigterm_ends_all_of_them_in_good_order(tmp_path):
+    micro.publish_double(tmp_path)
+    with serving(tmp_path, "--workers", "2") as running:
+        assert running.stop(signal.SIGTERM) == 0
