@@ -121,9 +121,7 @@ def golden_rows(published: ModelVersion) -> list[tuple[Tensors, Tensors]]:
     inputs, outputs = published.goldens()
     signature = published.manifest.signature
     rows = len(next(iter(inputs.values())))
-    return [
-        (_row(signature, inputs, row), {name: array[row : row + 1] for name, array in outputs.items()}) for row in range(rows)
-    ]
+    return [(_row(signature, inputs, row), {name: array[row : row + 1] for name, array in outputs.items()}) for row in range(rows)]
 
 
 def golden_tolerance(published: ModelVersion) -> float:
