@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 SHAPES = ("ramp", "steps", "spike", "soak")
 STEPS = 10
-GAIN = 0.05  # a step that adds less than this share of throughput found saturation
+GAIN = 0.05  # two steps that together add less than this share of throughput found saturation; one might by chance
 
 
 def users_at(shape: str, seconds: float, users: int, duration: float) -> int:
@@ -40,5 +40,5 @@ def step_at(seconds: float, duration: float) -> int:
 
 
 def saturated(rates: Sequence[float]) -> bool:
-    """Whether the last step brought hardly more right answers a second than the best before it: more users only wait."""
-    return len(rates) >= 2 and rates[-1] < (1 + GAIN) * max(rates[:-1])
+    """Whether the last two steps brought hardly more right answers a second than the best before them: more users only wait."""
+    return len(rates) >= 3 and max(rates[-2:]) < (1 + GAIN) * max(rates[:-2])
