@@ -13,7 +13,7 @@ import json
 import logging
 import random
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -83,6 +83,8 @@ class Served:
     """Bodies that `predict` takes besides JSON."""
     version: int
     """The newest, which answers where a path names none."""
+    columns: Mapping[str, dict[str, Any]]
+    """Of a table: the schema of each column's cells; empty for other models."""
 
     def rows(self, count: int, seed: int = 0) -> list[Tensors]:
         """Rows [1, …] by input name: the example first, where there is one, then random ones."""
@@ -106,9 +108,22 @@ class Served:
         return [infer_request(self.name, row, binary) for row in self.rows(VARIANTS)]
 
     def predict_requests(self) -> list[bytes]:
-        """The documented example, and rows of numbers."""
-        example = post(self._path, json.dumps({"instances": [self.instance]}).encode())
-        return [example, *(predict_request(self.name, row) for row in self.rows(VARIANTS - 1, seed=1))]
+        """The documented example, and rows of numbers, or of cells by column name."""
+        if self.columns:
+            return [self._instance(line) for line in (self.instance, *self._lines(VARIANTS - 1))]
+        return [self._instance(self.instance), *(predict_request(self.name, row) for row in self.rows(VARIANTS, seed=1)[1:])]
+
+    def _lines(self, count: int) -> Iterator[dict[str, Any]]:
+        """Lines of a table: categories that the document names, numbers around those of its example."""
+        chance = random.Random(0)
+        for _ in range(count):
+            line = {}
+            for column, schema in self.columns.items():
+                given = self.instance.get(column)
+                line[column] = (
+                    chance.choice(schema["examples"]) if "examples" in schema else (given or 1.0) * chance.uniform(0.5, 1.5)
+                )
+            yield line
 
     def text_requests(self) -> list[bytes]:
         """Texts, half of them as text/plain and half in JSON; none where the model takes no texts."""
@@ -122,7 +137,7 @@ class Served:
         return [
             post(self._path, text.encode(), {"Content-Type": "text/plain; charset=utf-8"})
             if number % 2 == 0
-            else post(self._path, json.dumps({"instances": [text]}).encode())
+            else self._instance(text)
             for number, text in enumerate(texts)
         ]
 
@@ -135,9 +150,12 @@ class Served:
         return [
             post(self._path, file, {"Content-Type": "image/png"})
             if number % 2 == 0
-            else post(self._path, json.dumps({"instances": [{"b64": base64.b64encode(file).decode()}]}).encode())
+            else self._instance({"b64": base64.b64encode(file).decode()})
             for number, file in enumerate(files)
         ]
+
+    def _instance(self, instance: Any) -> bytes:
+        return post(self._path, json.dumps({"instances": [instance]}).encode())
 
     @property
     def _path(self) -> str:
@@ -174,6 +192,7 @@ def describe(metadata: dict[str, Any], paths: dict[str, Any]) -> Served:
     except KeyError as missing:
         raise NotServed(f"the OpenAPI document does not describe model {name!r}: it lacks {missing}") from None
     numbers = items["anyOf"][-1] if "anyOf" in items else items  # texts, pictures and tables: numbers stand last
+    table = "text/csv" in content and "text/plain" not in content
     example = {tensor["name"]: tensor for tensor in infer.get("example", {}).get("inputs", [])}
     error = metadata["parameters"].get("max_error")
     tolerance = max(SMALLEST_TOLERANCE, 4 * error) if isinstance(error, float | int) else UNPROVEN_TOLERANCE
@@ -194,6 +213,7 @@ def describe(metadata: dict[str, Any], paths: dict[str, Any]) -> Served:
         inputs=tuple(inputs),
         instance=instance,
         media_types=frozenset(content),
+        columns=items["anyOf"][0]["anyOf"][0]["properties"] if table else {},
         version=max(int(version) for version in metadata["versions"]),
     )
 

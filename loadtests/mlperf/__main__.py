@@ -1,6 +1,6 @@
 """`python -m loadtests.mlperf --repository models` or `--url http://127.0.0.1:8000`: open-loop load, and what a server makes of it.
 
-For every model MLPerf's scenarios, driven by MLCommons' LoadGen (SingleStream, Server, Offline), then latency against offered load
+For every model MLPerf's scenarios, driven by MLCommons' LoadGen (SingleStream, Server, Offline), then latency against offered load,
 up to and beyond saturation. Every answer is compared with the golden row that was sent, or, where there is only a URL, with what
 the server answered before. Exit status 1 where an answer was wrong or missing.
 
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=_positive, default=10, help="of each run of LoadGen, at least (default: %(default)s)")
     parser.add_argument("--p99-ms", type=_positive, default=15, help="Server's bound (default: %(default)s)")
     parser.add_argument("--sweep-seconds", type=_positive, default=5, help="of each rate (default: %(default)s)")
-    parser.add_argument("--rows", type=int, help="a request of the sweep (default: as many as take 4 ms)")
+    parser.add_argument("--rows", type=_count, help="a request of the sweep (default: as many as take 4 ms)")
     parser.add_argument("--out", type=Path, default=Path("build/mlperf"), help="folder of the results (default: %(default)s)")
     parser.add_argument("--server-option", action="append", default=[], metavar="--workers=2", help="of the server that is started")
     chosen = parser.parse_args(arguments)
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
     except (QuartetError, NotStarted) as error:
         console.print(escape(str(error)))
         return 2
-    _show(console, found, chosen.p99_ms)
+    _show(console, found, chosen)
     _write(found, chosen)
     console.print(f"written to {chosen.out}")
     for reason, count in lost.most_common(5):
@@ -106,7 +106,8 @@ async def _measure(chosen: argparse.Namespace, console: Console) -> tuple[list[F
         for name in chosen.model or served:
             samples = _samples(url, served[name], chosen)
             console.print(f"{name}: {len(samples.rows)} rows, {'JSON' if chosen.json else 'binary'}")
-            found.append(await _model(Bench(address, samples, chosen.seconds, chosen.out / name, lost), clients, chosen))
+            bench = Bench(address, samples, chosen.seconds, chosen.out / name, lost, console.print)
+            found.append(await _model(bench, clients, chosen))
     return found, lost
 
 
@@ -127,9 +128,16 @@ async def _model(bench: Bench, clients: Clients, chosen: argparse.Namespace) -> 
     return found
 
 
-def _show(console: Console, found: Sequence[Found], bound: float) -> None:
+def _show(console: Console, found: Sequence[Found], chosen: argparse.Namespace) -> None:
     table = Table(
-        "model", "SingleStream p50 ms", "p99 ms", f"Server rows/s, p99 < {bound:g} ms", "p99 ms", "Offline rows/s", "", box=None
+        "model",
+        "SingleStream p50 ms",
+        "p99 ms",
+        f"Server rows/s, p99 < {chosen.p99_ms:g} ms",
+        "p99 ms",
+        "Offline rows/s",
+        "",
+        box=None,
     )
     for column in table.columns[1:]:
         column.justify = "right"
@@ -138,6 +146,8 @@ def _show(console: Console, found: Sequence[Found], bound: float) -> None:
         runs = [model.single_stream, model.server[1] if model.server else None, model.offline]
         if model.single_stream:
             cells[:2] = (f"{model.single_stream.ms(percentile):.2f}" for percentile in ("50.00", "99.00"))
+        if "server" in chosen.parts:
+            cells[2] = "none"
         if model.server:
             cells[2:4] = f"{model.server[0]:.0f}", f"{model.server[1].ms('99.00'):.2f}"
         if model.offline:
@@ -201,6 +211,12 @@ def _positive(text: str) -> float:
     if not (math.isfinite(number) and number > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
 
 
 if __name__ == "__main__":

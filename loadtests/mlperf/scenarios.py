@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,13 @@ class Run:
         """Whether LoadGen lets it pass, and every answer is right."""
         return self.right and self.found["validity"] == "VALID"
 
+    @property
+    def figure(self) -> str:
+        """What it was run for."""
+        if "samples_per_second" in self.found:
+            return f"{self.found['samples_per_second']:.0f} rows/s"
+        return f"p50 {self.ms('50.00'):.2f} ms, p99 {self.ms('99.00'):.2f} ms"
+
     def ms(self, percentile: str) -> float:
         """LoadGen's own figure: `50.00`, `90.00`, `95.00`, `97.00`, `99.00` or `99.90`; Server's count from the planned arrival."""
         return float(self.found[f"{percentile}_percentile_latency_ns"]) / 1e6
@@ -61,6 +70,8 @@ class Bench:
     """LoadGen's logs go to a folder for each run in it."""
     lost: Counter[str]
     """Requests of every run that were answered wrongly or not at all, by reason."""
+    say: Callable[[str], None]
+    """Takes a line on what each run found."""
 
     async def single_stream(self) -> Run:
         """Latency of one row at a time."""
@@ -80,6 +91,8 @@ class Bench:
     async def server(self, p99_ms: float) -> tuple[float, Run] | None:
         """The highest rate at which LoadGen finds p99 under the bound, and its run; None where there is none."""
         borne: dict[float, Run] = {}
+        for old in self.folder.glob("server-*"):  # runs at other rates would look as if they belonged to these
+            shutil.rmtree(old)
 
         async def bears(rate: float) -> bool:
             settings = self._settings(loadgen.TestScenario.Server)
@@ -93,7 +106,7 @@ class Bench:
             return run.valid
 
         callers = await closed_loop(self.address, self.samples.calls(), CALLERS, self.seconds / 5)
-        rate = await search.highest(bears, max(1.0, len(callers.right) / callers.seconds))
+        rate = await search.highest(bears, len(callers.right) / callers.seconds) if callers.right else None
         return None if rate is None else (rate, borne[rate])
 
     def _settings(self, scenario: Any) -> Any:
@@ -111,17 +124,26 @@ class Bench:
         log.log_output.copy_summary_to_stdout = False
         log.enable_trace = False
         client = HttpSut(self.address, self.samples, batch)
-        rows = len(self.samples.rows)
-        sut = loadgen.ConstructSUT(client.issue, client.flush)
-        library = loadgen.ConstructQSL(rows, rows, lambda _: None, lambda _: None)  # the rows are in memory all the time
-        try:
-            await asyncio.to_thread(loadgen.StartTestWithLogSettings, sut, library, settings, log)
-        finally:
-            loadgen.DestroyQSL(library)
-            loadgen.DestroySUT(sut)
+        await asyncio.to_thread(_start, client, len(self.samples.rows), settings, log)
         report = await client.report()
         self.lost.update(report.lost)
-        return Run(_found(folder / "mlperf_log_detail.txt"), report)
+        run = Run(_found(folder / "mlperf_log_detail.txt"), report)
+        others = f", {len(report.refused)} refused, {report.lost.total()} lost" if not run.right else ""
+        self.say(
+            f"  {name}: {'valid' if run.valid else 'not valid'}, p50 {run.ms('50.00'):.2f} ms, p99 {run.ms('99.00'):.2f} ms{others}"
+        )
+        return run
+
+
+def _start(client: HttpSut, rows: int, settings: Any, log: Any) -> None:
+    """Run LoadGen to its end, whoever waits for that: it must not lose what it works on meanwhile."""
+    sut = loadgen.ConstructSUT(client.issue, client.flush)
+    library = loadgen.ConstructQSL(rows, rows, lambda _: None, lambda _: None)  # the rows are in memory all the time
+    try:
+        loadgen.StartTestWithLogSettings(sut, library, settings, log)
+    finally:
+        loadgen.DestroyQSL(library)
+        loadgen.DestroySUT(sut)
 
 
 def _found(log: Path) -> dict[str, Any]:

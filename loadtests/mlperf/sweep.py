@@ -5,8 +5,9 @@ Arrivals are a Poisson process and do not wait for answers (`loadtests/client.py
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -67,7 +68,7 @@ class Sweep:
     def tail(self) -> float:
         """p99 over the median at 80 % of saturation."""
         high = next(point for point in self.points if point.share == HIGH)
-        return high.p99_ms / high.p50_ms
+        return high.p99_ms / high.p50_ms  # NaN over NaN where nothing was answered
 
     @property
     def kept(self) -> float:
@@ -145,8 +146,12 @@ def summary(found: Sweep) -> dict[str, Any]:
         "rows": found.rows,
         "saturation": found.saturation,
         "callers": found.callers,
-        "points": [vars(point) for point in found.points],
-        "overload": vars(found.overload),
-        "p99_over_median_at_80_percent": found.tail,
-        "goodput_at_3x": found.kept,
+        "points": [_finite(vars(point)) for point in found.points],
+        "overload": _finite(vars(found.overload)),
+        **_finite({"p99_over_median_at_80_percent": found.tail, "goodput_at_3x": found.kept}),
     }
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN, which is the latency of answers that there were none of."""
+    return {name: figure if math.isfinite(figure) else None for name, figure in figures.items()}
