@@ -36,6 +36,7 @@ log = logging.getLogger("loadtests")
 DURATION = 120.0  # seconds, where --run-time says nothing
 LONGEST_PAUSE = 30.0  # seconds; a refused user comes back then, whatever Retry-After says
 REFUSED = "REFUSED"
+logging.getLogger("locust.runners").setLevel(logging.WARNING)  # it has three lines for every change of a shape
 
 
 def _bucket(milliseconds: float) -> float:

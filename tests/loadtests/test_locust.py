@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from modelrepo.repository import Repository
+from modelrepo.tasks import Multiclass
 from tests import micro
 from tests.server import serving
 
@@ -71,7 +74,10 @@ def test_a_broken_limit_is_named_and_ends_in_a_status_of_its_own(url, tmp_path):
 
 
 def test_an_answer_that_differs_from_the_golden_row_is_an_error(url, tmp_path):
-    micro.publish_double(tmp_path / "other", factor=3.0)
+    inputs = {"x": np.arange(8, dtype=np.float32).reshape(4, 2)}
+    with Repository(tmp_path / "other").stage("double") as staging:
+        micro.write_double(staging.path / "model.onnx", factor=3.0)
+        micro.finish(staging, micro.DOUBLE, Multiclass(labels=("a", "b")), inputs, {"logits": inputs["x"] * 3})
     slo = limits(tmp_path / "slo.toml", "[all]\nerror_rate = 0")
     done = locust("--host", url, "--repository", str(tmp_path / "other"), "--models", "0 double=1", "--slo", slo, "--pace", "0")
     assert done.returncode == 1
