@@ -36,7 +36,6 @@ log = logging.getLogger("loadtests")
 DURATION = 120.0  # seconds, where --run-time says nothing
 LONGEST_PAUSE = 30.0  # seconds; a refused user comes back then, whatever Retry-After says
 REFUSED = "REFUSED"
-logging.getLogger("locust.runners").setLevel(logging.WARNING)  # it has three lines for every change of a shape
 
 
 def _bucket(milliseconds: float) -> float:
@@ -184,6 +183,7 @@ def prepare(environment: Environment, **_: object) -> None:
     """Make the requests and leave out the users who would have none. Exits with status 2 where nothing can be called."""
     options = environment.parsed_options
     assert options is not None
+    logging.getLogger("locust.runners").setLevel(logging.WARNING)  # it has three lines for every change of a shape
     try:
         if options.slo:
             slo.read(Path(options.slo))  # a mistake in it is known now, not after the test
