@@ -53,6 +53,17 @@ class Run:
             return f"{self.found['samples_per_second']:.0f} rows/s"
         return f"p50 {self.ms('50.00'):.2f} ms, p99 {self.ms('99.00'):.2f} ms"
 
+    @property
+    def verdict(self) -> str:
+        """Valid, or why not."""
+        if not self.right:
+            return f"not valid: {len(self.report.refused)} refused, {self.report.lost.total()} lost"
+        if self.valid:
+            return "valid"
+        if self.found.get("perf_constraints_met"):
+            return "not valid: too few queries to be sure, give it more seconds"
+        return "not valid"
+
     def ms(self, percentile: str) -> float:
         """LoadGen's own figure: `50.00`, `90.00`, `95.00`, `97.00`, `99.00` or `99.90`; Server's count from the planned arrival."""
         return float(self.found[f"{percentile}_percentile_latency_ns"]) / 1e6
@@ -128,10 +139,7 @@ class Bench:
         report = await client.report()
         self.lost.update(report.lost)
         run = Run(_found(folder / "mlperf_log_detail.txt"), report)
-        others = f", {len(report.refused)} refused, {report.lost.total()} lost" if not run.right else ""
-        self.say(
-            f"  {name}: {'valid' if run.valid else 'not valid'}, p50 {run.ms('50.00'):.2f} ms, p99 {run.ms('99.00'):.2f} ms{others}"
-        )
+        self.say(f"  {name}: {run.figure}, {run.verdict}")
         return run
 
 
