@@ -10,9 +10,18 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -q
 # Bad requests that `make fuzz` sends; some of them turn out to be right.
 FUZZ ?= 110000
+# A load test: of a server that runs (none: one is started on models/), by how many users, in which shape, for how long.
+LOADTEST_HOST ?=
+LOADTEST_USERS ?= 20
+LOADTEST_SHAPE ?= soak
+LOADTEST_TIME ?= 120s
+LOADTEST_SLO ?= loadtests/slo.toml
+LOADTEST_OPTIONS ?= $(if $(LOADTEST_HOST),,--repository models)
+LOCUST := $(PY) -m locust -f loadtests/locustfile.py --headless --only-summary -u $(LOADTEST_USERS) --shape $(LOADTEST_SHAPE) \
+	-t $(LOADTEST_TIME) --slo $(LOADTEST_SLO) --html build/loadtest/report.html --csv build/loadtest/report --csv-full-history
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
 
-.PHONY: help demo models serve test test-slow fuzz drills gpu-check lint format clean
+.PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf gpu-check lint format clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +53,17 @@ fuzz: .venv/.fuzz  ## send 100,000 bad requests to a real server, and what schem
 drills: models .venv/.test  ## fault drills on real servers under load, some 10 minutes; HAProxy is to be installed
 	@$(PY) -m loadtests.drills all --repository models
 
+loadtest: $(if $(LOADTEST_HOST),,models) .venv/.load  ## two minutes of users on every interface, held to LOADTEST_SLO; reports in build/loadtest/
+	@mkdir -p build/loadtest
+ifeq ($(LOADTEST_HOST),)
+	@$(PY) -m loadtests.with_server models -- $(LOCUST) --host {url} $(LOADTEST_OPTIONS)
+else
+	@$(LOCUST) --host $(LOADTEST_HOST) $(LOADTEST_OPTIONS)
+endif
+
+mlperf: models .venv/.load  ## MLPerf's scenarios by its own LoadGen, latency against offered load, overload; written to build/mlperf/
+	@$(PY) -m loadtests.mlperf --repository models --out build/mlperf $(MLPERF_OPTIONS)
+
 gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports and speeds, written to gpu-check.txt
 	@$(PY) -c 'import sys; from runtime import cuda; sys.exit(not cuda.available() and "no NVIDIA GPU is visible: check nvidia-smi")'
 	@{ nvidia-smi && $(PY) -m pytest -m gpu \
@@ -60,8 +80,8 @@ format: .venv/.lint  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-clean:  ## remove the environment, the runs and the published models
-	rm -rf .venv runs models
+clean:  ## remove the environment, the runs, the published models and the reports
+	rm -rf .venv runs models build
 
 .venv/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Quartet needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -80,6 +100,10 @@ endif
 
 .venv/.fuzz: .venv/.test
 	@$(PIP) -e '.[fuzz]'
+	@touch $@
+
+.venv/.load: .venv/.run
+	@$(PIP) -e '.[load]'
 	@touch $@
 
 .venv/.lint: .venv/.run

@@ -1,4 +1,4 @@
-"""Requests made from golden rows, and what makes an answer to one of them right, refused or lost."""
+"""Requests, made from golden rows where there are any, and what makes an answer to one of them right, refused or lost."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from modelrepo.repository import Repository
+from modelrepo.repository import ModelVersion, Repository
+from modelrepo.tasks import Regression
 from modelrepo.tensors import Array, Signature, Tensors
+from service.codec import predictions
 
 REFUSALS = {429, 503, 504}
 # The few datatypes that our models' inputs and outputs have, as the protocol names them.
@@ -29,7 +31,10 @@ class Response:
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it goes over the wire, and the outputs that are right for each version that may answer it."""
+    """A request as it goes over the wire, and the outputs that are right for each version that may answer it.
+
+    The outputs of `predict` are an array [rows] for each label, of its probabilities, or for each target, of its values.
+    """
 
     model: str
     request: bytes
@@ -40,7 +45,7 @@ class Call:
         """`("right", version)`, `("refused", status)` or `("lost", why)`."""
         if response.status == 200:
             try:
-                version, outputs = _outputs(response)
+                version, outputs = read_answer(response)
             except (ValueError, KeyError, TypeError) as error:
                 return "lost", f"200 with a body that is no answer: {type(error).__name__}: {error}"
             return self._compare(version, outputs)
@@ -52,7 +57,7 @@ class Call:
         for name, right in self.expected[version].items():
             answer = outputs.get(name)
             if answer is None or answer.shape != right.shape or not np.abs(answer - right).max() <= self.tolerance:
-                return "lost", f"{self.model}:{version} answered wrongly: {name} is not within {self.tolerance:g} of the golden row"
+                return "lost", f"{self.model}:{version} answered wrongly: {name} is not within {self.tolerance:g} of what is right"
         return "right", version
 
 
@@ -84,19 +89,56 @@ def golden_calls(
     """A call for each golden row of a model's first version of `versions`, `rows` times over in one request.
 
     The others of `versions` are copies of it. Sequences are sent at their own length, without a mask. The tolerance is
-    the widest of the version's ways to serve.
+    the widest of the version's ways to serve. Rows that lack a value are left out of JSON, which has no NaN.
     """
     published = repository.open(model, versions[0])
+    tolerance = golden_tolerance(published)
+    calls = []
+    for inputs, outputs in golden_rows(published):
+        if binary or is_finite(inputs):
+            one = {name: array.repeat(rows, axis=0) for name, array in inputs.items()}
+            right = {name: array.repeat(rows, axis=0) for name, array in outputs.items()}
+            request = infer_request(model, one, binary, headers)
+            calls.append(Call(model, request, {str(version): right for version in versions}, tolerance))
+    return calls
+
+
+def golden_predictions(repository: Repository, model: str, version: int) -> list[Call]:
+    """The same for `/models/{model}/predict`: a call for each golden row without missing values, as numbers."""
+    published = repository.open(model, version)
+    task = published.manifest.task
+    tolerance = golden_tolerance(published) / (1.0 if isinstance(task, Regression) else min(1.0, task.temperature))
+    calls = []
+    for inputs, outputs in golden_rows(published):
+        if is_finite(inputs):
+            body = predictions.encode(model, str(version), task, outputs[task.output], None)
+            calls.append(Call(model, predict_request(model, inputs), dict([read_answer(Response(200, {}, body))]), tolerance))
+    return calls
+
+
+def golden_rows(published: ModelVersion) -> list[tuple[Tensors, Tensors]]:
+    """Inputs and outputs [1, …] of each golden row: sequences at their own length, without a mask."""
     inputs, outputs = published.goldens()
     signature = published.manifest.signature
-    tolerance = max(candidate.golden_tolerance for candidate in published.manifest.candidates)
-    calls = []
-    for row in range(len(next(iter(inputs.values())))):
-        one = {name: array.repeat(rows, axis=0) for name, array in _row(signature, inputs, row).items()}
-        right = {name: array[row : row + 1].repeat(rows, axis=0) for name, array in outputs.items()}
-        request = infer_request(model, one, binary, headers)
-        calls.append(Call(model, request, {str(version): right for version in versions}, tolerance))
-    return calls
+    rows = len(next(iter(inputs.values())))
+    return [(_row(signature, inputs, row), {name: array[row : row + 1] for name, array in outputs.items()}) for row in range(rows)]
+
+
+def golden_tolerance(published: ModelVersion) -> float:
+    """How far an answer may be from a golden row: what the widest of the version's ways to serve is allowed."""
+    return max(candidate.golden_tolerance for candidate in published.manifest.candidates)
+
+
+def is_finite(inputs: Tensors) -> bool:
+    """Whether no value is missing, so that JSON can carry them."""
+    return all(bool(np.isfinite(array).all()) for array in inputs.values())
+
+
+def predict_request(model: str, inputs: Tensors) -> bytes:
+    """`POST /models/{model}/predict` with these rows as nothing but numbers, the whole request."""
+    rows = zip(*(array.tolist() for array in inputs.values()), strict=True)
+    instances = [row[0] if len(row) == 1 else dict(zip(inputs, row, strict=True)) for row in rows]
+    return post(f"/models/{model}/predict", json.dumps({"instances": instances}).encode())
 
 
 def infer_request(model: str, inputs: Tensors, binary: bool = False, headers: Mapping[str, str] | None = None) -> bytes:
@@ -123,6 +165,14 @@ def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> by
     return "\r\n".join((*lines, "", "")).encode() + body
 
 
+def taken_apart(request: bytes) -> tuple[str, dict[str, str], bytes]:
+    """Path, headers and body of a request that `post` made, for clients that put requests together themselves."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return first.split(" ")[1], {name: headers[name] for name in headers.keys() - {"Host", "Content-Length"}}, body
+
+
 def _row(signature: Signature, inputs: Tensors, row: int) -> Tensors:
     """One golden row as a caller would send it: as long as it really is, without its mask."""
     taken = {spec.name: inputs[spec.name][row : row + 1] for spec in signature.value_inputs}
@@ -132,11 +182,13 @@ def _row(signature: Signature, inputs: Tensors, row: int) -> Tensors:
     return {spec.name: spec.resized(taken[spec.name], real) for spec in signature.value_inputs}
 
 
-def _outputs(response: Response) -> tuple[str, Tensors]:
+def read_answer(response: Response) -> tuple[str, Tensors]:
     """The version that answered, and its outputs. Raises ValueError, KeyError or TypeError for what is no answer."""
     split = response.headers.get("inference-header-content-length")
     header = int(split) if split else len(response.body)
     answer = json.loads(response.body[:header])
+    if "predictions" in answer:
+        return str(answer["model_version"]), _predicted(answer["predictions"])
     rest = response.body[header:]
     outputs: dict[str, Array] = {}
     for output in answer["outputs"]:
@@ -148,3 +200,12 @@ def _outputs(response: Response) -> tuple[str, Tensors]:
             flat, rest = np.frombuffer(rest[:size], dtype), rest[size:]
         outputs[output["name"]] = flat.reshape(output["shape"])
     return str(answer["model_version"]), outputs
+
+
+def _predicted(rows: Sequence[Mapping[str, Any]]) -> Tensors:
+    """An array [rows] for each label or target: the order of labels says nothing that the probabilities do not."""
+    values = [
+        row["values"] if "values" in row else {ranked["label"]: ranked["probability"] for ranked in row["probabilities"]}
+        for row in rows
+    ]
+    return {name: np.array([row[name] for row in values], np.float64) for name in values[0]}

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self, cast
 
 import httptools
-import uvloop
 
 from loadtests.calls import Call, Response
 from loadtests.report import Report
@@ -185,16 +184,7 @@ async def closed_loop(address: tuple[str, int], calls: Sequence[Call], connectio
             report.record(call.model, call.judge(await pool.exchange(call.request)), loop.time() - started)
         pool.close()
 
+    started = loop.time()
     await asyncio.gather(*(caller(number) for number in range(connections)))
+    report.seconds = loop.time() - started
     return report
-
-
-def in_process(address: tuple[str, int], calls: Sequence[Call], rate: float, seconds: float, seed: int) -> Report:
-    """Load for some seconds, for a process of its own: the report can be sent back to the one that asked."""
-
-    async def run() -> Report:
-        async with Load(address, calls, rate, seed) as load:
-            await asyncio.sleep(seconds)
-        return load.report
-
-    return uvloop.run(run())

@@ -21,6 +21,8 @@ class Report:
     """By reason."""
     versions: Counter[str] = field(default_factory=Counter)
     """Of the right answers: `model:version`."""
+    seconds: float = 0.0
+    """From the first request to the last answer, where that was measured."""
 
     def record(self, model: str, verdict: tuple[str, str], seconds: float) -> None:
         """Take down what became of one request, and after how long."""
@@ -42,6 +44,7 @@ class Report:
             self.statuses + other.statuses,
             self.lost + other.lost,
             self.versions + other.versions,
+            max(self.seconds, other.seconds),
         )
 
     def right_ms(self, quantile: float) -> float:

@@ -28,12 +28,13 @@ class NotStarted(Exception):
 class Server:
     """`python -m service` with these options. `async with` waits until it is ready, and kills it in the end."""
 
-    def __init__(self, repository: Path, log: Path, *options: str, port: int | None = None) -> None:
-        """`log` is the file that its output is added to; `port` a free one where none is given."""
+    def __init__(self, repository: Path, log: Path, *options: str, port: int | None = None, device: str = "cpu") -> None:
+        """`log` is the file that its output is added to; `port` a free one where none is given; `device` as the service has it."""
         self.port = port or free_port()
         self.address = ("127.0.0.1", self.port)
+        self.url = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "service", "--repository", str(repository), "--port", str(self.port)]
-        self._command += ["--device", "cpu", *options]
+        self._command += ["--device", device, *options]
         self._log = log
 
     async def __aenter__(self) -> Self:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import multiprocessing
 import os
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
-import uvloop
-
-from loadtests.calls import Call, golden_calls
-from loadtests.client import closed_loop, in_process
+from loadtests.calls import golden_calls
+from loadtests.clients import PROCESSES, Clients
 from loadtests.drills.drill import Outcome, Setting
 from loadtests.drills.models import publish_copy
-from loadtests.report import Report
 from loadtests.server import Server
 from modelrepo.repository import ModelVersion, Repository
 
-CLIENTS = 2
 TARGET = 4e-3  # seconds that the model works for one request: far more than the client and HTTP do
 QUEUED = 4  # requests that may wait
 QUICK = 10.0  # milliseconds within which half of the refusals must be there, on cores that client and server share
@@ -34,18 +25,18 @@ async def overload(setting: Setting) -> Outcome:
     calls = golden_calls(Repository(root), name, rows=rows, binary=True)
     queue = QUEUED * rows
     async with Server(root, setting.log, "--max-queue-rows", str(queue)) as server:
-        with ProcessPoolExecutor(CLIENTS, multiprocessing.get_context("spawn")) as clients:
-            load = functools.partial(_load, clients, server.address, calls)
-            await asyncio.to_thread(clients.submit(_capacity, server.address, calls, 1.0).result)  # warms the clients up, too
-            capacity = await asyncio.to_thread(clients.submit(_capacity, server.address, calls, 5.0).result)
+        with Clients(server.address) as clients:
+            await clients.closed(calls, QUEUED, 1.0)  # warms the clients up, too
+            closed = await clients.closed(calls, QUEUED, 5.0)
+            capacity = len(closed.right) / closed.seconds
             outcome.notes += [
-                f"{name}, {rows} rows a request, --max-queue-rows {queue}; {CLIENTS} client processes and the server share "
+                f"{name}, {rows} rows a request, --max-queue-rows {queue}; {PROCESSES} client processes and the server share "
                 f"{os.cpu_count()} cores",
                 f"capacity: {capacity:.0f} requests/s ({capacity * rows:.0f} rows/s), {QUEUED} callers who each wait for an answer",
             ]
-            calm = await load(0.8 * capacity, setting.seconds / 2)
-            much = await load(3 * capacity, setting.seconds)
-            after = await load(0.5 * capacity, 5)
+            calm = await clients.load(calls, 0.8 * capacity, setting.seconds / 2)
+            much = await clients.load(calls, 3 * capacity, setting.seconds)
+            after = await clients.load(calls, 0.5 * capacity, 5)
     outcome.row("80 % of capacity", calm)
     outcome.row(f"300 % for {setting.seconds:g} s", much)
     outcome.row("50 %, at once afterwards", after)
@@ -59,21 +50,6 @@ async def overload(setting: Setting) -> Outcome:
     goodput = len(much.right) / setting.seconds / capacity
     outcome.promise(f"it still answers {goodput:.0%} of its capacity; two thirds are asked for", goodput >= 2 / 3)
     return outcome
-
-
-async def _load(
-    clients: ProcessPoolExecutor, address: tuple[str, int], calls: Sequence[Call], rate: float, seconds: float
-) -> Report:
-    """That many requests a second, from all client processes together."""
-    shares = [clients.submit(in_process, address, calls, rate / CLIENTS, seconds, seed) for seed in range(CLIENTS)]
-    reports = [await asyncio.wrap_future(share) for share in shares]
-    return sum(reports[1:], reports[0])
-
-
-def _capacity(address: tuple[str, int], calls: Sequence[Call], seconds: float) -> float:
-    """Requests a second that callers get answered who keep the queue just full; in a client process."""
-    report = uvloop.run(closed_loop(address, calls, QUEUED, seconds))
-    return len(report.right) / seconds
 
 
 def _heaviest(repository: Repository) -> tuple[str, int]:
