@@ -81,7 +81,7 @@ class Process:
                 self.start_seconds = time.monotonic() - self._started
                 if response.status == 200:
                     return response
-                if response.status in (400, 415, 422):  # waiting will not help
+                if response.status in (415, 422):  # waiting will not help
                     raise NotStarted(f"status {response.status}: {response.body[:200].decode(errors='replace')}")
                 last = f"status {response.status}: {response.body[:200].decode(errors='replace')}"
             time.sleep(0.02)
@@ -112,7 +112,8 @@ class Process:
 
     def _alive(self) -> set[int]:
         self._process.poll()
-        return descendants() - self._before
+        # Twice: /proc is not read at one moment, and the children of one that has just died are, for that moment, nobody's.
+        return (descendants() | descendants()) - self._before
 
 
 def descendants() -> set[int]:
@@ -128,9 +129,9 @@ def descendants() -> set[int]:
     while waiting:
         above = waiting.pop()
         for child, state in children.get(above, ()):
+            waiting.append(child)
             if state != "Z":
                 found.add(child)
-                waiting.append(child)
             elif above == os.getpid():
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(child, os.WNOHANG)

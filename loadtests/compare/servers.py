@@ -82,6 +82,8 @@ class Quartet:
 Server = Peer | Quartet
 
 TWO = ("WORKERS", "2")
+# Left alone, its processes have niceness 15 and would give way to the client.
+RAY = (TWO, ("BATCH", "32"), ("RAY_worker_niceness", "0"))
 PEERS = (
     Peer("fixed", "fixed", interface=Interface("constant", "/predict"), note="a ceiling: uvicorn answering a constant"),
     Peer("naive", "naive", note="FastAPI, pydantic, thread pool"),
@@ -92,7 +94,13 @@ PEERS = (
     Peer("mlserver", "mlserver", (TWO, ("BATCH", "32")), V2, mixed=False, note="2 workers, window 2 ms, V2 JSON"),
     Peer("mosec", "mosec", (TWO,), note="2 workers, window 2 ms"),
     Peer("mosec-1ms", "mosec", (TWO, ("WINDOW_MS", "1")), note="2 workers, window 1 ms, the smallest there is"),
-    Peer("ray", "ray", (TWO, ("BATCH", "32")), note="Ray Serve: 2 replicas, window 2 ms"),
+    Peer("ray", "ray", RAY, note="Ray Serve: 2 replicas, window 2 ms"),
+    Peer(
+        "ray-haproxy",
+        "ray",
+        (*RAY, ("RAY_SERVE_ENABLE_HA_PROXY", "1"), ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")),
+        note="the same in its high-throughput mode",
+    ),
     Peer("pytriton", "pytriton", (TWO, ("WINDOW_MS", "1")), V2, mixed=False, note="Triton, 2 instances, window 1 ms, V2 JSON"),
 )
 NAMES = (*(peer.name for peer in PEERS), RAW)

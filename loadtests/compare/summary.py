@@ -16,7 +16,8 @@ from runtime.machine import machine
 
 NOTES = {
     RAW: "a ceiling: ONNX Runtime in a loop, two processes",
-    **{server.name: server.note for server in (*PEERS, *quartets([""]))},
+    **{peer.name: peer.note for peer in PEERS},
+    **{server.name: server.note for server in quartets([""])},
 }
 
 
