@@ -13,7 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
-@serve.deployment(num_replicas=WORKERS, max_ongoing_requests=4 * BATCH, ray_actor_options={"num_cpus": 1})
+QUIET = {"enable_access_log": False}
+
+
+@serve.deployment(num_replicas=WORKERS, max_ongoing_requests=4 * BATCH, ray_actor_options={"num_cpus": 1}, logging_config=QUIET)
 class Predictor:
     """One replica."""
 
@@ -32,7 +35,7 @@ class Predictor:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=WORKERS + 1, include_dashboard=False, logging_level="warning")
-    serve.start(http_options={"host": "127.0.0.1", "port": PORT}, logging_config={"enable_access_log": False})
+    ray.init(num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    serve.start(http_options={"host": "127.0.0.1", "port": PORT}, logging_config=QUIET)
     serve.run(Predictor.bind(), route_prefix="/predict")
     threading.Event().wait()
