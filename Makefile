@@ -10,9 +10,13 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -q
 # Bad requests that `make fuzz` sends; some of them turn out to be right.
 FUZZ ?= 110000
+# Whom `make compare` measures, in what, and how.
+PEERS ?= all
+CASES ?= all
+OPTIONS ?=
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
 
-.PHONY: help demo models serve test test-slow fuzz drills gpu-check lint format clean
+.PHONY: help demo models serve test test-slow fuzz drills compare gpu-check lint format clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +47,9 @@ fuzz: .venv/.fuzz  ## send 100,000 bad requests to a real server, and what schem
 
 drills: models .venv/.test  ## fault drills on real servers under load, some 10 minutes; HAProxy is to be installed
 	@$(PY) -m loadtests.drills all --repository models
+
+compare: .venv/.test  ## beside other servers, an hour: PEERS=naive,litserve CASES=mlp OPTIONS="--rounds 3"; wrk is to be installed
+	@$(PY) -m loadtests.compare --peers $(PEERS) --cases $(CASES) $(OPTIONS)
 
 gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports and speeds, written to gpu-check.txt
 	@$(PY) -c 'import sys; from runtime import cuda; sys.exit(not cuda.available() and "no NVIDIA GPU is visible: check nvidia-smi")'

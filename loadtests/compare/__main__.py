@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtests.compare import environments, growth, pictures, results, servers, summary, wrk
+from loadtests.compare import environments, growth, results, servers, summary, wrk
 from loadtests.compare.cases import CASES, GROWTH, UnknownName, choose
 from loadtests.compare.models import FAMILIES, NotMade, Served, make
 from loadtests.compare.process import adopt_orphans
@@ -85,6 +85,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _compare(chosen: argparse.Namespace, peers: list[str], cases: list[str], grown: list[str]) -> int:
+    from loadtests.compare import pictures  # matplotlib takes a while
+
     cache = chosen.cache.expanduser()
     venvs = (chosen.venvs or cache / "venvs").expanduser()
     timed = [case for case in CASES if case.name in cases]

@@ -73,8 +73,11 @@ def _load(plan: Plan, served: Served, case: Case, models: Sequence[str], process
         return {"body_bytes": body, "fault": fault}
     # In turn over models, each time with another of its bodies.
     mixed = [requests[turn % len(models)][turn // len(models) % case.bodies] for turn in range(max(len(models), case.bodies) * 2)]
-    wrk.load(process.port, mixed, case.connections, plan.warm_up)
-    load = wrk.load(process.port, mixed, case.connections, plan.seconds)
+    try:
+        wrk.load(process.port, mixed, case.connections, plan.warm_up)
+        load = wrk.load(process.port, mixed, case.connections, plan.seconds)
+    except wrk.WrkError as error:
+        return {"body_bytes": body, "fault": str(error)}
     return {
         "body_bytes": body,
         "requests_per_second": load.per_second,

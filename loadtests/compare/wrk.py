@@ -53,10 +53,12 @@ def load(port: int, requests: Sequence[bytes], connections: int, seconds: float)
 
 
 def parse(output: str) -> Load:
-    """What our script prints at wrk's end. Raises WrkError where it is not there."""
+    """What our script prints at wrk's end. Raises WrkError where it is not there, or says that there was no answer."""
     line = re.search(r"^RESULT (.*)$", output, re.MULTILINE)
     if line is None:
         raise WrkError(f"wrk printed no result but {output.strip()[-300:]!r}")
     values = {name: int(value) for name, value in (pair.split("=") for pair in line[1].split())}
     errors = {kind: values[kind] for kind in KINDS if values[kind]}
+    if not values["requests"]:
+        raise WrkError(f"not one answer in {values['microseconds'] / 1e6:.1f} s; errors: {errors or 'none'}")
     return Load(values["requests"] / values["microseconds"] * 1e6, values["p50"] / 1e3, values["p99"] / 1e3, errors)

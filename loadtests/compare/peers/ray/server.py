@@ -12,7 +12,6 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
-
 QUIET = {"enable_access_log": False}
 
 
