@@ -85,7 +85,9 @@ def probabilities(logits: Array, task: Task) -> Array:
 
 def _plain(array: Array) -> list[Any]:
     numbers: list[Any]
-    if not np.issubdtype(array.dtype, np.floating) or (array == np.rint(array)).all():
+    if array.dtype == bool:
+        numbers = array.tolist()
+    elif not np.issubdtype(array.dtype, np.floating) or (array == np.rint(array)).all():
         numbers = array.astype(np.int64).tolist()
     else:
         numbers = np.round(array.astype(np.float64), 4).tolist()  # the data has four decimals; float32 has more as text

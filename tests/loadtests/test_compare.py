@@ -134,6 +134,7 @@ def test_sequences_are_sent_at_their_own_length_and_under_a_mask_in_the_protocol
     assert Interface("labels", "/models/m/predict").request(inputs).endswith(b'{"instances":[[5,6,7],[8]]}')
     sent = json.loads(Interface("v2", "/v2/models/m/infer").request(inputs).partition(b"\r\n\r\n")[2])
     assert [tensor["name"] for tensor in sent["inputs"]] == ["tokens", "mask"]
+    assert json.dumps(sent["inputs"][1]["data"]) == "[true, true, true, true, false, false]"
 
 
 @pytest.mark.parametrize(
