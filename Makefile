@@ -19,9 +19,13 @@ LOADTEST_SLO ?= loadtests/slo.toml
 LOADTEST_OPTIONS ?= $(if $(LOADTEST_HOST),,--repository models)
 LOCUST := $(PY) -m locust -f loadtests/locustfile.py --headless --only-summary -u $(LOADTEST_USERS) --shape $(LOADTEST_SHAPE) \
 	-t $(LOADTEST_TIME) --slo $(LOADTEST_SLO) --html build/loadtest/report.html --csv build/loadtest/report --csv-full-history
+# Whom `make compare` measures, in what, and how.
+PEERS ?= all
+CASES ?= all
+OPTIONS ?=
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
 
-.PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf gpu-check lint format clean
+.PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +67,9 @@ endif
 
 mlperf: models .venv/.load  ## MLPerf's scenarios by its own LoadGen, latency against offered load, overload; written to build/mlperf/
 	@$(PY) -m loadtests.mlperf --repository models --out build/mlperf $(MLPERF_OPTIONS)
+
+compare: .venv/.test  ## beside other servers, an hour: PEERS=naive,litserve CASES=mlp OPTIONS="--rounds 3"; wrk is to be installed
+	@$(PY) -m loadtests.compare --peers $(PEERS) --cases $(CASES) $(OPTIONS)
 
 gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports and speeds, written to gpu-check.txt
 	@$(PY) -c 'import sys; from runtime import cuda; sys.exit(not cuda.available() and "no NVIDIA GPU is visible: check nvidia-smi")'
