@@ -14,6 +14,8 @@ from types import FrameType
 import uvicorn
 
 from modelrepo.errors import QuartetError
+from modelrepo.pull import pull
+from modelrepo.repository import Repository
 from service import settings
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
@@ -122,12 +124,19 @@ def cannot_listen(host: str, port: int, error: Exception) -> SettingsError:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until SIGTERM or SIGINT; 0 after a clean shutdown, 1 with a message where start-up fails."""
+    """Serve until SIGTERM or SIGINT; 0 after a clean shutdown, 1 with a message where start-up fails.
+
+    A signal before it listens ends it at once, with 130 or 143.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # in a container nobody else does: process 1 has no default
     try:
         chosen = settings.read(arguments)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("quartet").setLevel(logging.INFO)
+        for name in ("quartet", "modelrepo"):
+            logging.getLogger(name).setLevel(logging.INFO)
         with bind(chosen.host, chosen.port) as listener:
+            if chosen.pull:
+                pull(chosen.pull, Repository(chosen.repository))
             Server(create_app(chosen), chosen).run([listener])
     except QuartetError as error:
         print(f"service: {error}", file=sys.stderr)
