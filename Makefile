@@ -63,10 +63,10 @@ gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports an
 test-deploy: .venv/.test  ## the tests of deploy/ alone, the slow ones too
 	@$(PY) -m pytest -n auto -m "slow or not slow" tests/deploy
 
-image:  ## build an image, TARGET=cpu, gpu, gpu-tensorrt, trainer or loadtest, as IMAGE:version
+image:  ## build an image, TARGET=cpu, gpu, gpu-tensorrt, trainer or loadtest, as IMAGE:version-target
 	@DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_OPTIONS) --file deploy/docker/Dockerfile --target $(TARGET) \
 		--build-arg VERSION=$(CURRENT) --build-arg REVISION=$$(git rev-parse HEAD) \
-		--tag $(IMAGE):$(CURRENT)$(if $(filter cpu,$(TARGET)),,-$(TARGET)) .
+		--tag $(IMAGE):$(CURRENT)-$(TARGET) .
 
 smoke: models .venv/.test  ## build the cpu image and try it in real containers; skipped where no Docker engine runs
 	@DOCKER='$(DOCKER)' BUILD_OPTIONS='$(BUILD_OPTIONS)' PYTHON=$(PY) deploy/smoke.sh models

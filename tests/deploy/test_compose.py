@@ -60,7 +60,7 @@ def test_what_is_mounted_is_there(services):
 def test_images_are_pinned_and_targets_exist(services):
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (DEPLOY / "docker/Dockerfile").read_text(), re.MULTILINE))
     for service in [*services.values(), *read("compose.gpu.yaml")["services"].values()]:
-        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+(-\w+)?", service["image"])
+        assert re.fullmatch(r"quartet:\d+\.\d+\.\d+-[a-z-]+|[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
         assert service.get("build", {}).get("target", "cpu") in targets
 
 

@@ -32,8 +32,8 @@ def test_what_bumps_the_version_finds_each_place():
     assert BUMP["current_version"] == VERSION
     for file in BUMP["files"]:
         path = ROOT / file["filename"]
-        if path.name == "Chart.yaml" and not path.exists():
-            continue
+        if path.parent.name in {"quartet", "kserve"} and not path.exists():
+            continue  # the chart and the manifests are not there yet
         assert file["search"].format(current_version=VERSION) in path.read_text(), f"{path}: {file['search']!r}"
 
 
