@@ -9,9 +9,8 @@ if ! reason=$("$docker" version --format '{{.Server.Version}}' 2>&1); then
     exit 0
 fi
 if "$docker" compose version >/dev/null 2>&1; then
-    for override in compose.yaml compose.gpu.yaml; do
-        "$docker" compose --file deploy/compose.yaml --file "deploy/$override" config --quiet
-    done
+    "$docker" compose --file deploy/compose.yaml config --quiet
+    "$docker" compose --file deploy/compose.yaml --file deploy/compose.gpu.yaml config --quiet
 fi
 image=quartet:smoke
 # shellcheck disable=SC2086  # several options
