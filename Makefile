@@ -24,11 +24,20 @@ PEERS ?= all
 CASES ?= all
 OPTIONS ?=
 RUNS := runs/spirals-mlp runs/digits-cnn runs/adding-lstm runs/recall-transformer
+# Images: the engine's command, what goes to its build, the target of deploy/docker/Dockerfile, and the name before the tag.
+DOCKER ?= docker
+BUILD_OPTIONS ?=
+TARGET ?= cpu
+IMAGE ?= quartet
+CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
+LOCKED := deploy/docker/requirements
 
-.PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean
+.PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
+	test-deploy image smoke lock release version
 
 help:  ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: models  ## train, export, prove and publish four models, then serve them; SERVE=0 stops before serving
 ifneq ($(SERVE),0)
@@ -78,6 +87,32 @@ gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports an
 	&& $(PY) -m export.benchmark --repository models --model $(notdir $(RUNS)); echo "exit status $$?"; } 2>&1 | tee gpu-check.txt
 	@tail -n 1 gpu-check.txt | grep -q ' 0$$'
 
+test-deploy: .venv/.test  ## the tests of deploy/ alone, the slow ones too
+	@$(PY) -m pytest -n auto -m "slow or not slow" tests/deploy
+
+image:  ## build an image, TARGET=cpu, gpu, gpu-tensorrt, trainer or loadtest, as IMAGE:version-target
+	@DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_OPTIONS) --file deploy/docker/Dockerfile --target $(TARGET) \
+		--build-arg VERSION=$(CURRENT) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--tag $(IMAGE):$(CURRENT)-$(TARGET) .
+
+smoke: models .venv/.test  ## build the cpu image and try it in real containers; skipped where no Docker engine runs
+	@DOCKER='$(DOCKER)' BUILD_OPTIONS='$(BUILD_OPTIONS)' PYTHON=$(PY) deploy/smoke.sh models
+
+lock: .venv/.release  ## write what the images install, by hash, to deploy/docker/requirements/; LOCK_OPTIONS=--upgrade for newer ones
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra cpu -o $(LOCKED)/cpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu -o $(LOCKED)/gpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu -o $(LOCKED)/trainer.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra load -o $(LOCKED)/loadtest.txt
+	@$(LOCK) $(LOCK_OPTIONS) $(LOCKED)/build.in -o $(LOCKED)/build.txt
+
+release: .venv/.release  ## VERSION=x.y.z: write it into code, chart and compose file, commit and tag; pushing the tag publishes
+	@test -n '$(VERSION)' || { echo 'say which: make release VERSION=x.y.z' >&2; exit 2; }
+	@.venv/bin/bump-my-version bump --new-version '$(VERSION)'
+
+version:  ## print the version
+	@echo $(CURRENT)
+
 lint: .venv/.test .venv/.lint  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
@@ -111,6 +146,9 @@ endif
 
 .venv/.load: .venv/.run
 	@$(PIP) -e '.[load]'
+.venv/.release: pyproject.toml
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(PIP) -e '.[release]'
 	@touch $@
 
 .venv/.lint: .venv/.run

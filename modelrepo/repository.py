@@ -8,14 +8,13 @@ to the disk, and renames: a reader sees a whole version or none, whenever the wr
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +22,11 @@ import numpy as np
 
 from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, RepositoryError, SignatureError, VersionNotFound
 from modelrepo.manifest import ENGINES, MANIFEST, Artifact, Candidate, EngineSet, File, Manifest
+from modelrepo.staging import STAGING, flush, staging_folder
 from modelrepo.tensors import Tensors
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
-STAGING = ".staging-"
 ENGINES_FOLDER = "engines"
 
 
@@ -100,10 +99,10 @@ class Staging:
         if extra := {entry.name for entry in self.path.iterdir()} - {file.path for file in manifest.files()}:
             raise CorruptVersion(f"{self.path} holds {sorted(extra)}, which the manifest does not name")
         for file in manifest.files():
-            _flush(self.path / file.path)
+            flush(self.path / file.path)
         (self.path / MANIFEST).write_text(manifest.to_json())
-        _flush(self.path / MANIFEST)
-        _flush(self.path)
+        flush(self.path / MANIFEST)
+        flush(self.path)
         while True:
             taken = (int(entry.name) for entry in self._model.iterdir() if VERSION.fullmatch(entry.name))
             version = max(taken, default=0) + 1
@@ -113,7 +112,7 @@ class Staging:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 continue  # another exporter took this number between the look and the rename
-            _flush(self._model)
+            flush(self._model)
             return version
 
 
@@ -167,21 +166,17 @@ class Repository:
         Folders that killed writers left behind are removed on the way. Raises RepositoryError where nothing can be written.
         """
         model = self._model(name)
-        try:
-            model.mkdir(parents=True, exist_ok=True)
-            for folder in (self.root, self.root.parent):
-                _flush(folder)
-            _sweep(model)
-            path, lock = _locked_folder(model)
-        except OSError as error:
-            raise RepositoryError(
-                f"cannot publish {name!r} to {str(self.root)!r} ({error.strerror}): free space, or give a writable folder"
-            ) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                model.mkdir(parents=True, exist_ok=True)
+                for folder in (self.root, self.root.parent):
+                    flush(folder)
+                path = stack.enter_context(staging_folder(model))
+            except OSError as error:
+                raise RepositoryError(
+                    f"cannot publish {name!r} to {str(self.root)!r} ({error.strerror}): free space, or give a writable folder"
+                ) from None
             yield Staging(model, path)
-        finally:
-            os.close(lock)
-            shutil.rmtree(path, ignore_errors=True)  # gone already after a publish
 
     def _model(self, name: str) -> Path:
         if not MODEL_NAME.fullmatch(name):
@@ -202,16 +197,16 @@ def add_engines(version: ModelVersion, added: EngineSet, folder: Path) -> None:
             staged.mkdir()
             for engine in added.engines:
                 shutil.copyfile(folder / engine.file.path, staged / engine.file.path)
-                _flush(staged / engine.file.path)
+                flush(staged / engine.file.path)
             (staged / ENGINES).write_text(added.model_dump_json(indent=2) + "\n")
-            _flush(staged / ENGINES)
-            _flush(staged)
+            flush(staged / ENGINES)
+            flush(staged)
             try:
                 staged.rename(target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            _flush(target.parent)
+            flush(target.parent)
     except OSError as error:
         raise RepositoryError(
             f"cannot add engines to {version.path} ({error.strerror}): free space, or give a writable folder"
@@ -255,46 +250,3 @@ def _versions(model: Path) -> list[int]:
         return []
     except OSError as error:
         raise RepositoryError(f"{model} cannot be read ({error.strerror}): let the user who runs this read it") from None
-
-
-def _locked_folder(model: Path) -> tuple[Path, int]:
-    """A new staging folder and the descriptor that holds its lock.
-
-    Until it is locked, another exporter may take it for a leftover and sweep it away; then a new one is made.
-    """
-    while True:
-        path = Path(tempfile.mkdtemp(prefix=STAGING, dir=model))
-        try:
-            lock = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            path.chmod(0o755)
-            return path, lock
-        os.close(lock)
-
-
-def _sweep(model: Path) -> None:
-    """Remove staging folders whose writer is gone: a living one holds a lock on its folder."""
-    for leftover in model.glob(STAGING + "*"):
-        try:
-            lock = os.open(leftover, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # its writer published or cleaned up just now
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its writer lives
-        finally:
-            os.close(lock)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,4 +8,5 @@ import logging
 def to_stderr(prefix: str = "") -> None:
     """Our own lines from INFO on, those of libraries from WARNING on."""
     logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {prefix}%(name)s: %(message)s")
-    logging.getLogger("quartet").setLevel(logging.INFO)
+    for name in ("quartet", "modelrepo"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -59,8 +59,9 @@ class Registry:
     # Starting and stopping
 
     async def start(self) -> asyncio.Task[None]:
-        """Open the repository and begin to load; the task ends when every version is ready, or with what kept one from it.
+        """Open the repository and begin to load; the task ends when every model is ready, or with what kept one from it.
 
+        Where `latest` versions are to serve, one that is damaged or cannot serve here is passed over for the one before it.
         Raises RepositoryError or LoadFailed where there is nothing whole to load.
         """
         return asyncio.ensure_future(self._load_all(await self._open_all()))
@@ -69,19 +70,55 @@ class Registry:
         """Every version that is to serve, each file checked."""
         opened: list[ModelVersion] = []
         for name in await asyncio.to_thread(self._repository.models):
-            for version in self._policy.choose(name, await asyncio.to_thread(self._repository.versions, name)):
-                opened.append(await asyncio.to_thread(self._repository.open, name, version))
-                self._entries[name][version] = Entry(name, version, "LOADING", "waiting for its turn")
+            chosen = self._policy.choose(name, await asyncio.to_thread(self._repository.versions, name))
+            self._entries[name] = {version: self._waiting(name, version) for version in chosen}
+            for version in chosen:
+                opened += await self._open(name, version)
         if not opened:
             raise LoadFailed(f"{str(self._settings.repository)!r} holds no models: publish one with `python -m export`")
         return opened
 
+    async def _open(self, name: str, version: int) -> list[ModelVersion]:
+        """A version, each file checked, or what stands in for it."""
+        entry = self._entries[name][version] = self._waiting(name, version)
+        try:
+            return [await asyncio.to_thread(self._repository.open, name, version)]
+        except RepositoryError as error:
+            return await self._stand_in(entry, error)
+
+    def _waiting(self, name: str, version: int) -> Entry:
+        files = _fingerprint(self._settings.repository / name / str(version))
+        return Entry(name, version, "LOADING", "waiting for its turn", files=files)
+
+    async def _stand_in(self, failed: Entry, error: RepositoryError | LoadFailed) -> list[ModelVersion]:
+        """At the start, the newest whole version before those that cannot serve; none where others of the model are left.
+
+        Raises `error` where nothing else of the model may serve.
+        """
+        versions = self._entries[failed.name]
+        stand_ins = self._policy.stand_ins(failed.name, await asyncio.to_thread(self._repository.versions, failed.name))
+        if stand_ins is None:
+            raise error
+        self._failed(failed, error)
+        untried = [version for version in stand_ins if version not in versions]
+        if not untried and all(entry.state == "UNAVAILABLE" for entry in versions.values()):
+            raise error
+        log.warning("%s:%d is passed over for an older version: %s", failed.name, failed.version, error)
+        return await self._open(failed.name, untried[-1]) if untried else []
+
     async def _load_all(self, opened: list[ModelVersion]) -> None:
         for published in opened:
-            await self._load(published)
+            await self._load_or_stand_in(published)
         self._started = True
         if self._settings.watch:
             self._watching = asyncio.ensure_future(self._watch())
+
+    async def _load_or_stand_in(self, published: ModelVersion) -> None:
+        try:
+            await self._load(published)
+        except (RepositoryError, LoadFailed) as error:
+            for older in await self._stand_in(self._entries[published.name][published.version], error):
+                await self._load_or_stand_in(older)
 
     async def close(self) -> None:
         """Not ready any more; then drain and close every model."""
@@ -205,8 +242,7 @@ class Registry:
                 try:
                     await self._load(await asyncio.to_thread(self._repository.open, name, version))
                 except Exception as error:  # also one that nobody foresaw leaves the old version serving
-                    entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
-                    self._metrics.loads.labels(name, "failed").inc()
+                    self._failed(entry, error)
                     failures.append(error)
                     unforeseen = not isinstance(error, RepositoryError | LoadFailed)
                     log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
@@ -216,6 +252,11 @@ class Registry:
                         self._leave(entry, "not in the version policy any more")
             elif again:
                 raise failures[0]
+
+    def _failed(self, entry: Entry, error: Exception) -> None:
+        """Note why a version does not serve."""
+        entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
+        self._metrics.loads.labels(entry.name, "failed").inc()
 
     async def _load(self, published: ModelVersion) -> None:
         """Open, warm and prove a version, then let it answer. Raises LoadFailed or RepositoryError."""

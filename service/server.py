@@ -166,7 +166,6 @@ class Server(uvicorn.Server):
 
 def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = None) -> int:
     """In this process, by itself or as one worker of several. Raises QuartetError where start-up fails."""
-    logs.to_stderr("" if worker is None else f"[{worker.number}] ")
     siblings = Siblings() if worker is None else Siblings(worker.folder, worker.number, chosen.workers)
     Server(create_app(chosen, siblings), chosen, worker).run([listener])
     return 0
@@ -174,6 +173,7 @@ def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = Non
 
 def work(chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> int:
     """What a process of the supervisor's does; the same statuses as `main`."""
+    logs.to_stderr(f"[{number}] ")
     try:
         return serve(chosen, listener, Worker(number, folder, ready))
     except QuartetError as error:

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     )
 
     repository: Path = Field(description="model repository that `python -m export` published to")
+    pull: str = Field(default="", description="archive to add to it before serving: https://HOST/models.tar.gz#sha256=HEX")
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="cuda fails where no GPU can be used")

@@ -20,7 +20,6 @@ from pathlib import Path
 from types import FrameType
 
 from runtime import cuda
-from service import logs
 from service.port import bind
 from service.settings import Settings
 
@@ -43,7 +42,6 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the workers and watch over them; 0 after a clean end, else a status of theirs. Raises SettingsError."""
-        logs.to_stderr()
         host, port = self._settings.host, self._settings.port
         bind(host, port).close()  # sockets that share a port would share it with another service, too, without a word
         with bind(host, port, shared=True) as reserved, tempfile.TemporaryDirectory(prefix="quartet-") as folder:
@@ -86,7 +84,7 @@ class Supervisor:
                 del self._workers[number]
                 code = worker.exitcode or 0
                 if self._stopping:
-                    status = status or abs(code)
+                    status = status or (code if code >= 0 else 128 - code)  # as a shell has it
                 elif number in first and not self._ready[number].is_set():
                     status = abs(code) or 1  # it could not start, and has said why
                     self._stop(signal.SIGTERM)

@@ -39,3 +39,9 @@ class VersionPolicy:
             return published[-int(latest[1]) :]
         wanted = {int(version) for version in rule.split(",")}
         return [version for version in published if version in wanted]
+
+    def stand_ins(self, model: str, published: list[int]) -> list[int] | None:
+        """Older versions, ascending, that may serve in place of newer ones that cannot; None where exactly those named must."""
+        if not self.by_model.get(model, self.rule).startswith("latest:"):
+            return None
+        return [version for version in published if version not in self.choose(model, published)]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, RepositoryError, VersionNotFound
-from modelrepo.repository import STAGING, Repository
+from modelrepo.repository import Repository
+from modelrepo.staging import STAGING
 from tests import micro
 
 

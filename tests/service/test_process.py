@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,6 +259,39 @@ def test_a_repository_that_cannot_be_served_ends_the_process_before_the_port_ope
     assert "service: model repository" in done.stderr
     assert "give the folder that `python -m export` published to" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_models_are_pulled_before_it_serves(tmp_path):
+    micro.publish_double(tmp_path / "published")
+    archive = shutil.make_archive(str(tmp_path / "models"), "gztar", tmp_path / "published")
+    body = Path(archive).read_bytes()
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as site, ThreadPoolExecutor(1) as pool:
+        pool.submit(site.serve_forever, 0.01)
+        url = f"http://127.0.0.1:{site.server_port}/models.tar.gz#sha256={hashlib.sha256(body).hexdigest()}"
+        with serving(tmp_path / "models", "--pull", url) as server:
+            assert post(server.address, "/models/double/predict", {"instances": [[1, 0]]})[0] == 200
+        site.shutdown()
+
+
+def test_sigterm_while_models_are_pulled_ends_it_at_once(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as site:  # takes the connection and never answers
+        url = f"http://127.0.0.1:{site.getsockname()[1]}/models.tar.gz#sha256={'0' * 64}"
+        command = [sys.executable, "-m", "service", "--repository", str(tmp_path), "--port", "0", "--pull", url]
+        with subprocess.Popen(command, cwd=ROOT) as process, site.accept()[0] as connection:
+            connection.recv(1)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 143
+    assert list(tmp_path.iterdir()) == [], "the pull's folder is gone"
 
 
 def test_a_port_in_use_is_said_in_a_line(tmp_path):

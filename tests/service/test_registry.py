@@ -95,6 +95,47 @@ def test_one_corrupt_model_fails_the_start_before_any_is_loaded(tmp_path):
         serving(tmp_path, None)
 
 
+@pytest.mark.parametrize("fault", ["torn", "wrong"])
+def test_a_newest_version_that_cannot_serve_is_passed_over_at_the_start_for_the_one_before_it(tmp_path, fault):
+    micro.publish_double(tmp_path)
+    for _ in range(2):
+        micro.publish_double(tmp_path, factor=2.5 if fault == "wrong" else 2.0)
+    if fault == "torn":
+        tear(tmp_path / "double/2")
+        tear(tmp_path / "double/3")
+
+    async def scenario(registry):
+        assert registry.ready
+        assert served(registry) == [("double", "1")]
+        assert states(registry) == {("double", 1): "READY", ("double", 2): "UNAVAILABLE", ("double", 3): "UNAVAILABLE"}
+        assert ("has size" if fault == "torn" else "no artifact of double:3 can serve here") in registry.index()[-1].reason
+        micro.publish_double(tmp_path)
+        await registry.load("double")
+        assert served(registry) == [("double", "4")]
+
+    serving(tmp_path, scenario)
+
+
+def test_with_several_versions_those_that_are_whole_serve(tmp_path):
+    for _ in range(2):
+        micro.publish_double(tmp_path)
+    tear(tmp_path / "double/2")
+
+    async def scenario(registry):
+        assert served(registry) == [("double", "1")]
+
+    serving(tmp_path, scenario, versions="latest:2")
+
+
+def test_no_other_version_stands_in_for_one_that_was_named(tmp_path):
+    for _ in range(2):
+        micro.publish_double(tmp_path)
+    tear(tmp_path / "double/2")
+    for versions in ("2", "all", "latest:1 double=2"):
+        with pytest.raises(RepositoryError, match=r"double/2/model\.onnx has size"):
+            serving(tmp_path, None, versions=versions)
+
+
 def test_while_it_loads_the_server_is_not_ready_and_says_how_far_it_is(tmp_path):
     micro.publish_double(tmp_path)
 

@@ -1,0 +1,71 @@
+"""deploy/compose.yaml: as the specification has it, confined, and naming only what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def read(name):
+    """A file's content with the variables at their defaults and the merges done."""
+    return yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (DEPLOY / name).read_text()))
+
+
+@pytest.fixture(scope="module")
+def services():
+    return read("compose.yaml")["services"]
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def test_the_files_are_what_the_specification_says(name):
+    PyCompose.from_yaml(yaml.safe_dump(read(name)))
+
+
+def test_a_misspelt_key_would_be_found():
+    broken = read("compose.yaml")
+    broken["services"]["quartet"]["read_onli"] = True
+    with pytest.raises(ValueError, match="read_onli"):
+        PyCompose.from_yaml(yaml.safe_dump(broken))
+
+
+def test_everything_is_confined_and_reachable_from_this_machine_alone(services):
+    for service in services.values():
+        assert (service["read_only"], service["cap_drop"], service["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+def mounted(services):
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume["source"] if isinstance(volume, dict) else volume.split(":")[0]
+            if source.startswith("."):
+                yield source
+
+
+def test_what_is_mounted_is_there(services):
+    sources = set(mounted(services))
+    assert sources >= {"../models", "../loadtests"}
+    for source in sources - {"../models"}:  # `make models` makes it
+        if not (DEPLOY / source).parents[0].is_dir():
+            pytest.skip(f"deploy/{source} is not there yet")
+        assert (DEPLOY / source).exists(), source
+
+
+def test_images_are_pinned_and_targets_exist(services):
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (DEPLOY / "docker/Dockerfile").read_text(), re.MULTILINE))
+    for service in [*services.values(), *read("compose.gpu.yaml")["services"].values()]:
+        assert re.fullmatch(r"quartet:\d+\.\d+\.\d+-[a-z-]+|[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
+        assert service.get("build", {}).get("target", "cpu") in targets
+
+
+def test_there_is_time_to_drain(services):
+    from service.settings import Settings
+
+    longest = Settings.model_fields["drain_delay"].default + Settings.model_fields["drain_seconds"].default
+    assert int(services["quartet"]["stop_grace_period"].removesuffix("s")) > longest
