@@ -203,6 +203,8 @@ class Registry:
                 except Exception as error:  # also one that nobody foresaw leaves the old version serving
                     entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
                     self._metrics.loads.labels(name, "failed").inc()
+                    if isinstance(error, LoadFailed):
+                        self._metrics.skips(name, str(version), error.skipped)
                     failures.append(error)
                     unforeseen = not isinstance(error, RepositoryError | LoadFailed)
                     log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
