@@ -25,7 +25,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fill-") as temporary:
         try:
             found = Path(source) if "://" not in source else fetch(source, checksum, Path(temporary))
-            versions = {path.parent.relative_to(path.parents[2]): path.parent for path in found.glob(f"**/{MANIFEST}")}
+            manifests = [path for path in found.glob(f"**/{MANIFEST}") if path.parent.name.isdecimal()]
+            versions = {path.parent.relative_to(path.parents[2]): path.parent for path in manifests}
             if not versions:
                 raise ValueError(f"no NAME/VERSION/{MANIFEST} in it: give a repository that `python -m export` published to")
             mirror(versions, folder, Path(temporary))
