@@ -94,7 +94,7 @@ ROWS: dict[str, list[Panel]] = {
             "Why batches leave",
             "ops",
             {"{{reason}}": rate("quartet_batches_total", "reason")},
-            description="idle: a session was free; freed: one became free; full: no row more fitted; window: max_queue_delay was over",
+            description="idle: a session was free; freed: one became free; full: no more rows fit; window: its time was over",
         ),
         Panel("Padding, mean share of a batch", "percentunit", {"{{model}}": mean("quartet_padding_share")}),
         Panel("Computing, share of the time by model", "percentunit", {"{{model}}": rate("quartet_compute_seconds_sum", "model")}),

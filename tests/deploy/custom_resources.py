@@ -37,7 +37,13 @@ SELECTOR = keys("matchLabels", matchLabels=TEXTS)
 ENDPOINTS = many(keys("port path interval", port=TEXT, path=TEXT, interval=DURATION))
 REFERENCE = keys("name", name=TEXT, namespace=TEXT, sectionName=TEXT, port=NUMBER, kind=TEXT, group=TEXT)
 RULE = keys(
-    "expr", record=TEXT, alert={"type": "string", "pattern": "^[A-Z]"}, expr=TEXT, labels=TEXTS, annotations=TEXTS, **{"for": DURATION}
+    "expr",
+    record=TEXT,
+    alert={"type": "string", "pattern": "^[A-Z]"},
+    expr=TEXT,
+    labels=TEXTS,
+    annotations=TEXTS,
+    **{"for": DURATION},
 )
 TRIGGER = keys(
     "type metadata",
@@ -50,7 +56,9 @@ TRIGGER = keys(
 FORMAT = keys("name", name=TEXT, version=TEXT, autoSelect=YES_NO, priority=NUMBER)
 
 SCHEMAS: dict[str, Schema] = {
-    "PodMonitor": resource("monitoring.coreos.com/v1", keys("selector podMetricsEndpoints", selector=SELECTOR, podMetricsEndpoints=ENDPOINTS)),
+    "PodMonitor": resource(
+        "monitoring.coreos.com/v1", keys("selector podMetricsEndpoints", selector=SELECTOR, podMetricsEndpoints=ENDPOINTS)
+    ),
     "ServiceMonitor": resource("monitoring.coreos.com/v1", keys("selector endpoints", selector=SELECTOR, endpoints=ENDPOINTS)),
     "PrometheusRule": resource(
         "monitoring.coreos.com/v1", keys("groups", groups=many(keys("name rules", name=TEXT, interval=DURATION, rules=many(RULE))))

@@ -81,7 +81,9 @@ def test_the_check_of_pod_security_finds_what_it_is_for():
         pytest.param({"canary": {"overrides": {"image": {"tagg": "x"}}}}, "'tagg' not allowed", id="typo of an override"),
         pytest.param({"gpu": {"enabled": "yes"}}, "want boolean", id="wrong type"),
         pytest.param({"prometheusRule": {"slowSeconds": 0.3}}, "slowSeconds", id="no bucket of the histogram"),
-        pytest.param({"models": {"claim": {"name": "a"}, "pull": {"url": "http://b"}}}, "not from claim and pull", id="two sources"),
+        pytest.param(
+            {"models": {"claim": {"name": "a"}, "pull": {"url": "http://b"}}}, "not from claim and pull", id="two sources"
+        ),
         pytest.param({"secret": {"existing": "a", "data": {"b": "c"}}}, "leave one empty", id="two secrets"),
         pytest.param({"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one", id="two scalers"),
         pytest.param({"autoscaling": {"enabled": True, "cpuPercent": 0}}, "looks at nothing", id="no measure"),
@@ -160,7 +162,10 @@ def test_a_rollout_never_takes_a_pod_away_before_another_is_ready():
 
 
 def test_service_and_monitors_name_the_port_and_select_the_pods():
-    for name, kind, endpoints in (("podmonitor", "PodMonitor", "podMetricsEndpoints"), ("servicemonitor", "ServiceMonitor", "endpoints")):
+    for name, kind, endpoints in (
+        ("podmonitor", "PodMonitor", "podMetricsEndpoints"),
+        ("servicemonitor", "ServiceMonitor", "endpoints"),
+    ):
         documents = feature(name)
         (port,) = container(documents)["ports"]
         (service_port,) = one(documents, "Service")["spec"]["ports"]
@@ -186,7 +191,10 @@ def test_the_secret_reaches_the_service_and_the_one_who_pulls():
 
 
 def mounts(container):
-    return {mount["name"]: (mount["mountPath"], mount.get("readOnly", False), mount.get("subPath")) for mount in container["volumeMounts"]}
+    return {
+        mount["name"]: (mount["mountPath"], mount.get("readOnly", False), mount.get("subPath"))
+        for mount in container["volumeMounts"]
+    }
 
 
 def volumes(documents):
@@ -197,7 +205,11 @@ def volumes(documents):
     ("name", "volume", "mount"),
     [
         ("claim", {"persistentVolumeClaim": {"claimName": "models", "readOnly": True}}, ("/models", True, "production")),
-        ("image-volume", {"image": {"reference": "registry.example.com/models:7", "pullPolicy": "IfNotPresent"}}, ("/models", True, None)),
+        (
+            "image-volume",
+            {"image": {"reference": "registry.example.com/models:7", "pullPolicy": "IfNotPresent"}},
+            ("/models", True, None),
+        ),
         ("pull", {"emptyDir": {"sizeLimit": "8Gi"}}, ("/models", True, None)),
     ],
 )
@@ -215,7 +227,11 @@ def test_models_that_lie_in_the_image_are_covered_by_no_volume():
 def test_pulled_models_are_checked_against_their_checksum():
     documents = feature("pull")
     (fill,) = pod(documents)["initContainers"]
-    assert fill["args"] == ["https://models.example.com/repository.tar.gz", "/models", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]
+    assert fill["args"] == [
+        "https://models.example.com/repository.tar.gz",
+        "/models",
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    ]
     assert mounts(fill)["models"] == ("/models", False, None)
     assert one(documents, "ConfigMap", "quartet-scripts")["data"]["fill.py"] == (CHART / "files" / "fill.py").read_text()
 

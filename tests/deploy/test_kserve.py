@@ -19,7 +19,9 @@ from tests.deploy.chart import DEPLOY
 from tests.deploy.pod_security import violations
 from tests.server import ROOT, Server
 
-RUNTIME, SERVICE = (yaml.safe_load((DEPLOY / "kserve" / f"{name}.yaml").read_text()) for name in ("serving-runtime", "inference-service"))
+RUNTIME, SERVICE = (
+    yaml.safe_load((DEPLOY / "kserve" / f"{name}.yaml").read_text()) for name in ("serving-runtime", "inference-service")
+)
 
 
 def test_the_manifests_are_what_kserve_and_kubernetes_know():
@@ -44,7 +46,11 @@ def test_a_server_started_as_the_runtime_says_answers_for_a_model_copied_for_it(
     micro.publish_double(tmp_path / "models")
     layouts.copy(Repository(tmp_path / "models").open("double"), "kserve", tmp_path / "mnt")
     (container,) = RUNTIME["spec"]["containers"]
-    place = {"--repository=/mnt/models": f"--repository={tmp_path / 'mnt'}", "--host=0.0.0.0": "--host=127.0.0.1", "--port=8080": "--port=0"}
+    place = {
+        "--repository=/mnt/models": f"--repository={tmp_path / 'mnt'}",
+        "--host=0.0.0.0": "--host=127.0.0.1",
+        "--port=8080": "--port=0",
+    }
     assert set(place) <= set(container["args"])
     command = [sys.executable, *container["command"][1:], *(place.get(argument, argument) for argument in container["args"])]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:

@@ -33,7 +33,11 @@ def test_the_configuration_for_compose_is_one_that_prometheus_takes():
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not():
     groups = yaml.safe_load((PROMETHEUS / "quartet.rules.yaml").read_text())["groups"]
     names = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
-    cases = [case for test in yaml.safe_load((PROMETHEUS / "quartet.rules.test.yaml").read_text())["tests"] for case in test["alert_rule_test"]]
+    cases = [
+        case
+        for test in yaml.safe_load((PROMETHEUS / "quartet.rules.test.yaml").read_text())["tests"]
+        for case in test["alert_rule_test"]
+    ]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
 

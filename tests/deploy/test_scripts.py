@@ -124,6 +124,27 @@ def test_what_cannot_be_pulled_or_is_another_archive_changes_nothing_and_says_wh
     assert "HTTP Error 401" in run(FILL, url, cache).stderr
 
 
+def test_helm_test_says_where_nobody_answers():
+    done = run(PREDICT, "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("http://127.0.0.1:1: <urlopen error")
+
+
+def test_an_archive_that_reaches_out_of_its_folder_is_refused_and_links_are_left_out(source, cache, tmp_path):
+    fill = runpy.run_path(FILL)
+    with tarfile.open(tmp_path / "links.tar", "w") as tar:
+        link = tarfile.TarInfo("m/1/model.onnx")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    fill["unpack"](tmp_path / "links.tar", tmp_path / "unpacked")
+    assert list((tmp_path / "unpacked").iterdir()) == []
+    for name in ("../m/1/manifest.json", "/m/1/manifest.json"):
+        with tarfile.open(tmp_path / "out.tar", "w") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        with pytest.raises(ValueError, match="would lie outside of the folder"):
+            fill["unpack"](tmp_path / "out.tar", tmp_path / f"out-{len(name)}")
+
+
 def test_helm_test_passes_where_every_model_gives_its_golden_answer(tmp_path):
     micro.publish_double(tmp_path)
     micro.publish_mean(tmp_path)

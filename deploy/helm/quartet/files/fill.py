@@ -1,8 +1,8 @@
 """Makes a folder hold the published versions of a source, and no others: `fill.py SOURCE FOLDER [SHA256]`.
 
-SOURCE is a folder, or the URL of a tar archive (plain, gz, bz2 or xz) with NAME/VERSION/manifest.json anywhere in it. Needs nothing
-but Python. A version is copied beside its place and renamed, so that pods which share FOLDER see it whole or not at all; one that is
-there already stays, with the engines built for it.
+SOURCE is a folder, or the URL of a tar archive (plain, gz, bz2 or xz) with NAME/VERSION/manifest.json anywhere in it. Needs
+nothing but Python 3.11. A version is copied beside its place and renamed, so that pods which share FOLDER see it whole or not at
+all; one that is there already stays, with the engines built for it.
 """
 
 from __future__ import annotations
@@ -48,14 +48,30 @@ def fetch(url: str, checksum: str, temporary: Path) -> Path:
     if checksum and found != checksum.lower():
         raise ValueError(f"its sha256 is {found}, not {checksum}: set models.pull.sha256 to that of the archive you trust")
     unpacked = temporary / "unpacked"
-    with tarfile.open(archive) as tar:
-        tar.extractall(unpacked, filter="data")  # nothing outside the folder, no devices, no foreign owners
+    unpack(archive, unpacked)
     archive.unlink()
     return unpacked
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    """The plain files of an archive: no links, no devices, no owners. Raises ValueError for one that would lie outside `folder`.
+
+    Python 3.11 has a filter of its own for that, but only from its fourth patch on, which Debian 12 has not.
+    """
+    folder.mkdir()
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            target = Path(os.path.normpath(folder / member.name))
+            if not target.is_relative_to(folder):
+                raise ValueError(f"{member.name!r} would lie outside of the folder: make the archive with relative paths")
+            if content := tar.extractfile(member) if member.isfile() else None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with content, target.open("wb") as file:
+                    shutil.copyfileobj(content, file, 1 << 20)
+
+
 def mirror(versions: dict[Path, Path], folder: Path, temporary: Path) -> None:
-    """Copy what `folder` lacks, by NAME/VERSION, and remove what the source has not: else an older version could not be gone back to."""
+    """Copy what `folder` lacks, by NAME/VERSION, and remove what the source has not, or nobody could go back to an older one."""
     for place, version in versions.items():
         target = folder / place
         if target.exists() and same(version, target):

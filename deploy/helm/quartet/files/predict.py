@@ -52,8 +52,11 @@ def values(answer: dict[str, Any]) -> dict[str, list[float]]:
 def near(expected: list[float], found: list[float]) -> bool:
     """Whether all elements are within the tolerance, absolute plus relative to the largest."""
     limit = TOLERANCE * (1 + max(map(abs, expected), default=0))
-    return len(expected) == len(found) and all(abs(one - other) <= limit for one, other in zip(expected, found))
+    return len(expected) == len(found) and all(abs(one - other) <= limit for one, other in zip(expected, found, strict=True))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1]))
+    except OSError as error:  # no connection, or an answer that is not 200
+        sys.exit(f"{sys.argv[1]}: {error}")
