@@ -214,6 +214,8 @@ class Signature(Strict):
         The batch's maximum is not looked at: a caller may bring more rows than one batch holds, a session may not.
         Raises WrongTensor or OutOfRange with a message for whoever made the tensors.
         """
+        if self.length is None and (rows := self._plainly_right(inputs)):
+            return rows, None
         expected = [spec.name for spec in self.inputs]
         if unknown := sorted(set(inputs) - set(expected)):
             raise WrongTensor(f"unknown input {unknown[0]!r}; this model takes {_listed(expected)}")
@@ -240,6 +242,22 @@ class Signature(Strict):
                     limits = f"at least {dim.min}" if dim.axis == "batch" else f"{dim.min} to {dim.max}"
                     raise OutOfRange(f"input {spec.name!r} has {dim.axis} {size}; the model takes {limits}")
         return sizes["batch"][0], sizes["length"][0] if "length" in sizes else None
+
+    def _plainly_right(self, inputs: Mapping[str, Array]) -> int:
+        """The rows of inputs without a length axis that are what they should be; 0 where one is not, for `check` to say which."""
+        expected = self._expected
+        rows = 0
+        if len(inputs) == len(expected):
+            for name, dtype, row in expected:
+                array = inputs.get(name)
+                if array is None or array.dtype != dtype or array.shape[1:] != row or (rows and len(array) != rows):
+                    return 0
+                rows = len(array)
+        return rows if rows >= self.batch.min else 0
+
+    @cached_property
+    def _expected(self) -> list[tuple[str, np.dtype[Any], tuple[Dim, ...]]]:
+        return [(spec.name, spec.numpy_dtype, spec.shape[1:]) for spec in self.inputs]
 
     def check_values(self, inputs: Mapping[str, Array]) -> None:
         """Values a graph would misread rather than refuse: ids outside the vocabulary, masks with holes.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 
@@ -17,7 +20,7 @@ from service import settings
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
 from service.app import create_app
-from service.protocol import Protocol
+from service.protocol import Protocol, Shared
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("quartet")
@@ -34,7 +37,13 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(Protocol, max_header_bytes=chosen.max_header_bytes, read_timeout=chosen.read_timeout),  # type: ignore[arg-type]  # any factory will do
+                http=partial(  # type: ignore[arg-type]  # any factory will do
+                    Protocol,
+                    max_header_bytes=chosen.max_header_bytes,
+                    read_timeout=chosen.read_timeout,
+                    quick=app.quick,
+                    shared=Shared(),
+                ),
                 ws="none",
                 lifespan="off",  # the registry is started below, where an error can end the process with a message
                 access_log=False,
@@ -71,6 +80,23 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._loading.add_done_callback(self._loaded)  # which tells the port
 
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 5 == 0:
+            now = time.monotonic()
+            for connection in self._connections():
+                connection.tick(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests in flight end, and tell those that did not in time."""
+        await super().shutdown(sockets)
+        for connection in self._connections():
+            connection.give_up()
+
+    def _connections(self) -> list[Protocol]:
+        return cast(list[Protocol], list(self.server_state.connections))
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Not ready from now on; SIGTERM leaves those who route requests time to notice, a second signal does not."""
         waits = sig == signal.SIGTERM and not self._registry.stopping and self._registry.ready
@@ -88,6 +114,8 @@ class Server(uvicorn.Server):
         if error := loading.exception():
             self._failure, self.should_exit = error, True
             return
+        gc.collect()
+        gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         models = self._registry.models()
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

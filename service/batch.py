@@ -1,12 +1,11 @@
-"""What a batch is: choosing work from the queue, merging its rows, splitting the answers. Pure functions over arrays."""
+"""What a batch is: choosing work from the queue, merging its rows, sharing out the answers. Pure functions over arrays."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,23 +14,33 @@ from modelrepo.tensors import Array, Signature, Tensors
 SCAN = 256  # works looked at for one batch: more would keep the event loop from its other duties
 
 Cost = Callable[[int, int | None], float]
-"""Seconds that a batch of so many rows takes, its sequences so long (None where there are none)."""
+"""Seconds that a batch of so many rows takes, its sequences padded to such a bucket (None where there are none)."""
 Reason = Literal["idle", "freed", "full", "window"]
 """Why a batch left: a session was idle, one became free, the batch was full, or `max_queue_delay` was over."""
 
 
+class Caller(Protocol):
+    """Whoever is told, in the event loop, what became of a work: one of the two, once, unless the work is withdrawn."""
+
+    def answered(self, work: Work, answer: Answer) -> None:
+        """Its rows were computed. Must not raise."""
+
+    def failed(self, work: Work, error: Exception) -> None:
+        """They were not. Must not raise."""
+
+
 @dataclass(eq=False, slots=True)
 class Work:
-    """Rows of one caller that run together. `inputs` are complete and checked; `length` is None without sequences.
+    """Rows of one caller that run together. `inputs` are complete and checked; `bucket` is their length's, None without sequences.
 
-    Times are those of `time.monotonic`. The queue is sorted by `order`: the arrival, put off by the priority. `queued` says
-    whether the work is in it, `retried` that a session was lost with it.
+    Times are those of `time.monotonic`. The queue is sorted by `order`: the arrival, put off by the priority. `caller` is None
+    once it has been told or has left; `queued` says whether the work is in the queue, `retried` that a session was lost with it.
     """
 
     inputs: Mapping[str, Array]
     rows: int
-    length: int | None
-    answer: asyncio.Future[Answer]
+    bucket: int | None
+    caller: Caller | None
     arrived: float = 0.0
     order: float = 0.0
     deadline: float = math.inf
@@ -39,8 +48,7 @@ class Work:
     retried: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class BatchFacts:
+class BatchFacts(NamedTuple):
     """One batch that ran, in seconds. `padding` is the share of its positions that held no caller's data.
 
     `size` rows ran, `rows` of them callers'; sequences were padded to `length`. `waits` are those of its works.
@@ -56,13 +64,37 @@ class BatchFacts:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A caller's own rows of the outputs, how long they waited, and the batch they ran in (the last of several)."""
+@dataclass(eq=False, slots=True)
+class Ran:
+    """The outputs of one run of a session, and what was made of all their rows at once for the callers that share them."""
 
     outputs: Tensors
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def finite(self, name: str) -> bool:
+        """Whether one of the outputs holds numbers only, in every row: no NaN and no infinity."""
+        found: bool | None = self.made.get(name)
+        if found is None:
+            array = self.outputs[name]
+            # The sum of squares tells in one pass, unless numbers are so large that it overflows.
+            found = array.dtype.kind != "f" or math.isfinite(np.vdot(array, array)) or bool(np.isfinite(array).all())
+            self.made[name] = found
+        return found
+
+
+class Answer(NamedTuple):
+    """A caller's own rows, from `start` to `stop`, of what ran; how long they waited, and the batch (the last of several)."""
+
+    ran: Ran
+    start: int
+    stop: int
     waited: float
     batch: BatchFacts
+
+    @property
+    def outputs(self) -> Tensors:
+        """Its rows of every output."""
+        return {name: array[self.start : self.stop] for name, array in self.ran.outputs.items()}
 
 
 def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | None = None) -> list[Work]:
@@ -81,9 +113,9 @@ def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | Non
             left.append(work)
             continue
         if batch:
-            joint = work.length if longest is None else max(longest, work.length or 0)
+            joint = work.bucket if longest is None else max(longest, work.bucket or 0)
             apart = (rows + work.rows > limit or work.retried) or (
-                cost is not None and cost(rows + work.rows, joint) > cost(rows, longest) + cost(work.rows, work.length)
+                cost is not None and cost(rows + work.rows, joint) > cost(rows, longest) + cost(work.rows, work.bucket)
             )
             if apart:
                 left.append(work)
@@ -92,7 +124,7 @@ def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | Non
                 continue
             longest = joint
         else:
-            longest = work.length
+            longest = work.bucket
         work.queued = False
         batch.append(work)
         rows += work.rows
@@ -102,9 +134,11 @@ def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | Non
     return batch
 
 
-def bucket_length(signature: Signature, works: Sequence[Work]) -> int | None:
+def widest(works: Sequence[Work]) -> int | None:
     """The bucket that holds the longest sequence of a batch, to which all are padded; None without sequences."""
-    return signature.length.bucket(max(work.length or 0 for work in works)) if signature.length else None
+    if works[0].bucket is None:
+        return None
+    return max(work.bucket or 0 for work in works)
 
 
 def merge(signature: Signature, works: Sequence[Work], size: int | None = None) -> Tensors:
@@ -112,7 +146,7 @@ def merge(signature: Signature, works: Sequence[Work], size: int | None = None) 
 
     With `size`, the last row is repeated up to as many: for sessions that are quickest at the sizes they were made for.
     """
-    longest = bucket_length(signature, works)
+    longest = widest(works)
     missing = 0 if size is None else size - sum(work.rows for work in works)
     merged: Tensors = {}
     for spec in signature.inputs:
@@ -125,21 +159,22 @@ def merge(signature: Signature, works: Sequence[Work], size: int | None = None) 
     return merged
 
 
-def split(outputs: Tensors, works: Sequence[Work]) -> list[Tensors]:
-    """Each work's own rows of the batch's outputs, in order."""
-    parts: list[Tensors] = []
+def split(ran: Ran, works: Sequence[Work]) -> list[tuple[Ran, int]]:
+    """For each work what ran it, and where its own rows begin there; nothing is copied."""
+    parts: list[tuple[Ran, int]] = []
     start = 0
     for work in works:
-        parts.append({name: array[start : start + work.rows] for name, array in outputs.items()})
+        parts.append((ran, start))
         start += work.rows
     return parts
 
 
 def padding(signature: Signature, works: Sequence[Work], size: int) -> float:
     """The share of a batch's positions, `size` rows of them, that hold no caller's data."""
-    rows = sum(work.rows for work in works)
-    bucket = bucket_length(signature, works)
+    bucket = widest(works)
     if bucket is None or signature.mask is None:
+        rows = sum(work.rows for work in works)
         return 1 - rows / size
-    real = sum(int(work.inputs[signature.mask.name].sum()) for work in works)
+    mask = signature.mask.name
+    real = sum(int(np.count_nonzero(work.inputs[mask])) for work in works)
     return 1 - real / (bucket * size)

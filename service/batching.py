@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from bisect import insort
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from modelrepo.tensors import Array, Signature
-from service.batch import Answer, BatchFacts, Reason, Work, bucket_length, form, padding
+from service.backlog import Backlog
+from service.batch import Answer, BatchFacts, Caller, Ran, Reason, Work, padding, widest
 from service.compute import Outcome, compute
+from service.costs import Costs
 from service.errors import DeadlineExceeded, Refused, Unavailable, too_many_rows
 from service.worker import Worker
 
@@ -78,90 +79,110 @@ class Batcher:
     def __init__(
         self,
         signature: Signature,
-        costs: Mapping[tuple[int, int | None], float],
+        measured: Mapping[tuple[int, int | None], float],
         limits: Limits,
         observer: Observer,
         lost: Callable[[Worker, Exception], None],
         whole_buckets: bool = False,
     ) -> None:
-        """`costs` holds the seconds of a batch by its buckets of rows and length, measured while nothing else ran.
+        """`measured` holds the seconds of a batch by its buckets of rows and length, while nothing else ran.
 
         `lost` is told of a worker whose session died or hangs: it is used no more. `whole_buckets` fills batches up to their
         bucket, for sessions that are quickest at the sizes they were made for.
         """
         self._signature = signature
-        self._costs = costs
         self._limits = limits
         self._observe = observer
         self._lost = lost
         self._whole_buckets = whole_buckets
-        self._per_row = _per_row(costs)
-        self._slowness = 1.0  # how much longer batches take than when their costs were measured
+        self._max_rows = signature.batch.max
+        self._costs = Costs(signature, measured)
+        self._backlog = Backlog(self._max_rows, self._costs, apart=signature.length is not None)
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
         self._running: list[_Running] = []
-        self._queue: list[Work] = []
-        self.waiting_rows = 0
-        """Rows in the queue."""
-        self._waiting_seconds = 0.0
         self._starting = False
         self._window: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None  # for the deadline that comes first
+        self._alarmed = math.inf
         self._draining = False
         self._broken: Exception | None = None
         self._empty = asyncio.Event()
-        self._empty.set()
 
     # Callers
+
+    def offer(
+        self,
+        caller: Caller,
+        inputs: Mapping[str, Array],
+        rows: int,
+        length: int | None = None,
+        timeout: float = math.inf,
+        priority: int = 0,
+    ) -> Work:
+        """Queue rows that fit one batch; `caller` is told what became of them.
+
+        `timeout`, in seconds, covers queue and computing; `priority` is 1 (first) to 4 (last, and 0). Raises Refused where the
+        queue is full or the answer could not come in time, and Unavailable while draining or without a session. The caller gets
+        DeadlineExceeded where it did not come in time, and Unprocessable for rows the session fails on.
+        """
+        now = time.monotonic()
+        order = _order(now, priority)
+        bucket = self._costs.bucket(length)
+        self._admit(rows, bucket, timeout, order)
+        work = Work(inputs, rows, bucket, caller, now, order, now + timeout)
+        self._queue(work)
+        return work
 
     async def submit(
         self, inputs: Mapping[str, Array], rows: int, length: int | None, timeout: float = math.inf, priority: int = 0
     ) -> Answer:
         """Queue the rows and wait for their outputs; more rows than one batch holds are split and joined again.
 
-        `timeout`, in seconds, covers queue and computing; `priority` is 1 (first) to 4 (last, and 0). Raises Refused where the
-        queue is full or the answer could not come in time, DeadlineExceeded where it did not, PayloadTooLarge for rows that would
-        not fit an empty queue, Unavailable while draining or without a session, and Unprocessable for rows the session fails on.
+        Raises what `offer` raises or tells, and PayloadTooLarge for rows that would not fit an empty queue.
         """
-        loop = asyncio.get_running_loop()
         now = time.monotonic()
-        order = now + HEAD_START * min((priority or PRIORITIES) - 1, PRIORITIES - 1)
-        self._admit(rows, length, timeout, order)
-        limit = self._signature.batch.max
-        deadline = now + timeout
-        works = [
-            Work(
-                {name: array[start : start + limit] for name, array in inputs.items()} if rows > limit else inputs,
-                min(limit, rows - start),
-                length,
-                loop.create_future(),
-                now,
-                order,
-                deadline,
-            )
-            for start in range(0, rows, limit)
-        ]
-        for work in works:
-            self._enqueue(work)
-        self._empty.clear()
-        self._start_soon(loop)
-        alarm = loop.call_later(timeout, self._expire, works, timeout) if timeout < math.inf else None
+        order = _order(now, priority)
+        bucket = self._costs.bucket(length)
+        self._admit(rows, bucket, timeout, order)
+        loop = asyncio.get_running_loop()
+        most = self._max_rows
+        works: list[Work] = []
+        awaited: list[_Awaited] = []
+        for start in range(0, rows, most):
+            part = {name: array[start : start + most] for name, array in inputs.items()} if rows > most else inputs
+            awaited.append(_Awaited(loop.create_future()))
+            works.append(Work(part, min(most, rows - start), bucket, awaited[-1], now, order, now + timeout))
+            self._queue(works[-1])
         try:
             if len(works) == 1:
-                return await works[0].answer
-            answers = await asyncio.gather(*(work.answer for work in works))
+                return await awaited[0].future
+            answers = await asyncio.gather(*(caller.future for caller in awaited))
         finally:
-            if alarm is not None:
-                alarm.cancel()
             for work in works:
-                if work.queued:  # the caller left, or another part of the request failed
-                    self._dequeue(work)
-                    self._observe.abandoned(work.rows)
-        outputs = {name: np.concatenate([answer.outputs[name] for answer in answers]) for name in answers[0].outputs}
-        return replace(answers[-1], outputs=outputs, waited=max(answer.waited for answer in answers))
+                self.withdraw(work)  # the caller left, or another part of the request failed
+        parts = [answer.outputs for answer in answers]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Answer(Ran(joined), 0, rows, max(answer.waited for answer in answers), answers[-1].batch)
+
+    def withdraw(self, work: Work) -> None:
+        """Its caller has left: rows that wait are dropped, what runs has nobody to be told."""
+        if work.caller is None:
+            return
+        work.caller = None
+        if work.queued:
+            self._backlog.remove(work)
+            self._observe.abandoned(work.rows)
+            self._settle()
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the queue."""
+        return self._backlog.rows
 
     def refuse_where_full(self, rows: int = 1) -> None:
         """Turn rows away for which the queue has no room: one at least, before a request is even decoded. Raises Refused."""
-        waiting, most = self.waiting_rows, self._limits.queue_rows
+        waiting, most = self._backlog.rows, self._limits.queue_rows
         if waiting + rows <= most:
             return
         self._observe.refused("queue", rows)
@@ -171,16 +192,13 @@ class Batcher:
 
     def predicted_wait(self, order: float = math.inf) -> float:
         """Seconds until rows that arrive now would start to run; with `order`, those before which only works of a lower one run."""
-        now = time.monotonic()
         if not self._workers:
             return math.inf
+        now = time.monotonic()
         busy = sum(max(0.0, running.started + running.expected - now) for running in self._running)
-        ahead = self._waiting_seconds
-        if self._queue and order < self._queue[-1].order:
-            ahead = sum(self._share(work) for work in self._queue if work.order <= order)
-        return (busy + ahead * self._slowness) / len(self._workers)
+        return (busy + self._backlog.ahead(order) * self._costs.slowness) / len(self._workers)
 
-    def _admit(self, rows: int, length: int | None, timeout: float, order: float) -> None:
+    def _admit(self, rows: int, bucket: int | None, timeout: float, order: float) -> None:
         """Turn away what cannot be served. Raises Unavailable, PayloadTooLarge or Refused."""
         if self._draining:
             raise Unavailable("the model is shutting down: send the request to another instance")
@@ -191,10 +209,14 @@ class Batcher:
             raise too_many_rows(rows, limits.queue_rows)
         self.refuse_where_full(rows)
         # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
-        if timeout == math.inf or (not self._queue and self._idle):
+        if timeout == math.inf or (not self._backlog.rows and self._idle):
             return
+        costs = self._costs
+        cost = costs.of(rows, bucket) * costs.slowness
+        if sum([running.expected for running in self._running]) + self._backlog.seconds * costs.slowness + cost <= timeout:
+            return  # even if one session had to do it all
         wait = self.predicted_wait(order)
-        needed = wait + self._cost(rows, length) * self._slowness
+        needed = wait + cost
         if needed > timeout and needed < math.inf:
             self._observe.refused("deadline", rows)
             raise Refused(
@@ -209,33 +231,41 @@ class Batcher:
         wait = self.predicted_wait()
         return max(1, math.ceil(wait)) if wait < math.inf else 1
 
-    def _enqueue(self, work: Work) -> None:
-        if not self._queue or work.order >= self._queue[-1].order:
-            self._queue.append(work)
-        else:
-            insort(self._queue, work, key=lambda queued: queued.order)
-        work.queued = True
-        self.waiting_rows += work.rows
-        self._waiting_seconds += self._share(work)
+    def _queue(self, work: Work) -> None:
+        self._backlog.add(work)
+        loop = asyncio.get_running_loop()
+        if self._idle and not self._starting:
+            self._start_soon(loop, "idle")
+        if work.deadline < self._alarmed:
+            self._watch(loop, work.deadline)
 
-    def _dequeue(self, work: Work) -> None:
-        self._queue.remove(work)
-        work.queued = False
-        self._account(work)
+    def _watch(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """Wake up at the first deadline: a timer for each request would cost more than the rest of its queueing."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarmed = deadline
+        self._alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, loop)
 
-    def _account(self, work: Work) -> None:
-        self.waiting_rows -= work.rows
-        self._waiting_seconds = self._waiting_seconds - self._share(work) if self.waiting_rows else 0.0
-
-    def _expire(self, works: list[Work], timeout: float) -> None:
-        for work in works:
-            if work.answer.done():
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer those whose time is over, and look for who is next."""
+        self._alarm, self._alarmed = None, math.inf
+        now = time.monotonic()
+        following = math.inf
+        for work in [*self._backlog, *(work for running in self._running for work in running.works)]:
+            if work.caller is None:
+                continue
+            if work.deadline > now:
+                following = min(following, work.deadline)
                 continue
             where = "waiting for a session" if work.queued else "while it ran"
             if work.queued:
-                self._dequeue(work)
+                self._backlog.remove(work)
             self._observe.expired(work.rows)
-            work.answer.set_exception(DeadlineExceeded(f"no answer within the timeout of {timeout * 1e3:.0f} ms; it ended {where}"))
+            timeout = work.deadline - work.arrived
+            _fail(work, DeadlineExceeded(f"no answer within the timeout of {timeout * 1e3:.0f} ms; it ended {where}"))
+        if following < self._alarmed:
+            self._watch(loop, following)
+        self._settle()
 
     # Sessions
 
@@ -243,7 +273,7 @@ class Batcher:
         """Give a session to the batcher: at first, or in place of a lost one."""
         self._workers.append(worker)
         self._idle.append(worker)
-        self._start_soon(asyncio.get_running_loop())
+        self._start_soon(asyncio.get_running_loop(), "idle")
 
     @property
     def workers(self) -> list[Worker]:
@@ -253,6 +283,7 @@ class Batcher:
     async def drain(self) -> None:
         """Refuse new work and wait until all that was accepted is answered."""
         self._draining = True
+        self._settle()
         await self._empty.wait()
 
     def fail(self, error: Exception | None) -> None:
@@ -260,39 +291,33 @@ class Batcher:
         self._broken = error
         if error is None:
             return
-        for work in list(self._queue):
-            self._dequeue(work)
-            if not work.answer.done():
-                work.answer.set_exception(error)
+        for work in list(self._backlog):
+            self._backlog.remove(work)
+            _fail(work, error)
         self._settle()
 
-    def _start_soon(self, loop: asyncio.AbstractEventLoop, reason: Reason = "idle") -> None:
+    def _start_soon(self, loop: asyncio.AbstractEventLoop, reason: Reason) -> None:
         """Start batches once everything that arrives in this turn of the loop is queued."""
-        if self._idle and not self._starting:
+        if self._idle and self._backlog.rows and not self._starting:
             self._starting = True
             loop.call_soon(self._start, loop, reason)
 
     def _start(self, loop: asyncio.AbstractEventLoop, reason: Reason) -> None:
         self._starting = False
-        while self._idle and self._queue and not self._starting:  # after a batch in this thread the loop has its turn first
-            if reason != "window" and not self._due(loop):
-                return
+        while self._idle and self._backlog.rows and not self._starting:  # after a batch in this thread the loop has its turn first
             now = time.monotonic()
-            works = form(self._queue, self._signature.batch.max, now, self._cost if self._signature.length else None)
-            for work in works:
-                self._account(work)
+            if reason != "window" and self._limits.queue_delay and not self._due(loop, now):
+                return
+            works = self._backlog.take(now)
             if not works:
                 break
-            rows = sum(work.rows for work in works)
-            self._run(loop, works, "full" if rows >= self._signature.batch.max else reason)
-        self._settle()
+            self._run(loop, works, reason)
 
-    def _due(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def _due(self, loop: asyncio.AbstractEventLoop, now: float) -> bool:
         """Whether a batch may leave: it is full, or its first work has waited `queue_delay`. If not, it will be woken."""
-        if not self._limits.queue_delay or self.waiting_rows >= self._signature.batch.max:
+        if self._backlog.rows >= self._max_rows:
             return True
-        due = min(work.arrived for work in self._queue) + self._limits.queue_delay
-        left = due - time.monotonic()
+        left = min(work.arrived for work in self._backlog) + self._limits.queue_delay - now
         if left <= 0:
             return True
         if self._window is not None:
@@ -302,45 +327,62 @@ class Batcher:
 
     def _run(self, loop: asyncio.AbstractEventLoop, works: list[Work], reason: Reason) -> None:
         worker = self._idle.pop()
-        rows = sum(work.rows for work in works)
-        seconds = self._cost(rows, bucket_length(self._signature, works))
-        running = _Running(worker, works, reason, time.monotonic(), 0.0 if seconds == math.inf else seconds * self._slowness)
+        rows = sum([work.rows for work in works])
+        seconds = self._costs.of(rows, widest(works))
+        started = time.monotonic()
+        expected = 0.0 if seconds == math.inf else seconds * self._costs.slowness
+        running = _Running(worker, works, "full" if rows >= self._max_rows else reason, started, expected)
         self._running.append(running)
         job = partial(compute, worker, self._signature, works, self._whole_buckets)
         if seconds < INLINE_SECONDS:
-            self._finish(loop, running, seconds, job())
+            outcome = job()
+            if self._ended(running, seconds, outcome):
+                self._start_soon(loop, "freed")  # what arrived meanwhile comes first into the next
+                self._tell(running, outcome)
             return
         if self._limits.watchdog < math.inf:
             running.alarm = loop.call_later(self._limits.watchdog, self._give_up, loop, running)
         worker.start(job, loop, partial(self._finish, loop, running, seconds))
 
     def _finish(self, loop: asyncio.AbstractEventLoop, running: _Running, expected: float, outcome: Outcome) -> None:
-        if running.given_up:  # it came after all, when its works had been handed to another
-            return
+        """A batch comes back from its thread."""
+        if self._ended(running, expected, outcome):
+            self._start(loop, "freed")  # the session must not idle while answers are written
+            self._tell(running, outcome)
+
+    def _ended(self, running: _Running, expected: float, outcome: Outcome) -> bool:
+        """Take a batch off its worker; False where it came after all, when its works had been handed to another."""
+        if running.given_up:
+            return False
         self._running.remove(running)
         if running.alarm is not None:
             running.alarm.cancel()
         if outcome.lost is None:
             self._idle.append(running.worker)
-            self._start_soon(loop, "freed")  # the session must not idle while answers are written
-        works = running.works
-        if 0 < expected < math.inf:
-            self._slowness += 0.1 * ((outcome.merging + outcome.computing) / expected - self._slowness)
-        rows = sum(work.rows for work in works)
-        waits = tuple(running.started - work.arrived for work in works)
-        length = bucket_length(self._signature, works)
+        self._costs.took(expected, outcome.merging + outcome.computing)
+        return True
+
+    def _tell(self, running: _Running, outcome: Outcome) -> None:
+        """Each caller what became of its rows."""
+        works, started = running.works, running.started
+        waits = tuple([started - work.arrived for work in works])
+        rows = sum([work.rows for work in works])
         share = padding(self._signature, works, outcome.size)
-        facts = BatchFacts(rows, outcome.size, length, waits, outcome.merging, outcome.computing, share, running.reason)
+        facts = BatchFacts(rows, outcome.size, widest(works), waits, outcome.merging, outcome.computing, share, running.reason)
         self._observe.batch(facts)
         for work, answer, waited in zip(works, outcome.answers, waits, strict=True):
-            if work.answer.done():
-                continue  # its caller left, or its time ended, while it ran
-            if not isinstance(answer, Exception):
-                work.answer.set_result(Answer(answer, waited, facts))
-            elif outcome.lost is None:
-                work.answer.set_exception(answer)
-            else:
+            caller = work.caller
+            if caller is None:
+                continue  # it left, or its time ended, while it ran
+            if type(answer) is tuple:
+                work.caller = None
+                ran, start = answer
+                caller.answered(work, Answer(ran, start, start + work.rows, waited, facts))
+            elif outcome.lost is not None:
                 self._again(work)
+            else:
+                assert isinstance(answer, Exception)
+                _fail(work, answer)
         if outcome.lost is not None:
             self._drop(running.worker, outcome.lost)
         self._settle()
@@ -350,19 +392,19 @@ class Batcher:
         running.given_up = True
         self._running.remove(running)
         for work in running.works:
-            if not work.answer.done():
+            if work.caller is not None:
                 self._again(work)
         self._drop(running.worker, TimeoutError(f"a batch did not end within {self._limits.watchdog:g} s"))
-        self._start_soon(loop)
+        self._start_soon(loop, "freed")
         self._settle()
 
     def _again(self, work: Work) -> None:
         """Queue a work that was on a session when it was lost; the second time it is taken to be the reason."""
         if work.retried or self._broken is not None:
-            work.answer.set_exception(Unavailable("the session was lost while it computed these rows, and is replaced: try again"))
+            _fail(work, Unavailable("the session was lost while it computed these rows, and is replaced: try again"))
             return
         work.retried = True
-        self._enqueue(work)
+        self._queue(work)
 
     def _drop(self, worker: Worker, error: Exception) -> None:
         self._workers.remove(worker)
@@ -370,24 +412,33 @@ class Batcher:
         self._lost(worker, error)
 
     def _settle(self) -> None:
-        if not self._running and not self.waiting_rows:
+        if self._draining and not self._running and not self._backlog.rows:
             self._empty.set()
 
-    def _cost(self, rows: int, length: int | None) -> float:
-        """Seconds a batch should take by its measured cost; forever where its bucket was not measured."""
-        signature = self._signature
-        bucket = signature.length.bucket(length or 0) if signature.length else None
-        return self._costs.get((signature.batch.bucket(min(rows, signature.batch.max)), bucket), math.inf)
 
-    def _share(self, work: Work) -> float:
-        """Seconds that a work adds to a full batch of its like."""
-        length = self._signature.length.bucket(work.length or 0) if self._signature.length else None
-        return work.rows * self._per_row.get(length, 0.0)
+class _Awaited:
+    """A caller that is a coroutine."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[Answer]) -> None:
+        self.future = future
+
+    def answered(self, _work: Work, answer: Answer) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def failed(self, _work: Work, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
-def _per_row(costs: Mapping[tuple[int, int | None], float]) -> dict[int | None, float]:
-    """Seconds a row takes in the batch size that is best for it, by length bucket."""
-    best: dict[int | None, float] = {}
-    for (rows, length), seconds in costs.items():
-        best[length] = min(best.get(length, math.inf), seconds / rows)
-    return best
+def _order(now: float, priority: int) -> float:
+    """Where a work that arrives now stands in the queue."""
+    return now + HEAD_START * (priority - 1 if 0 < priority < PRIORITIES else PRIORITIES - 1)
+
+
+def _fail(work: Work, error: Exception) -> None:
+    caller, work.caller = work.caller, None
+    if caller is not None:
+        caller.failed(work, error)

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from modelrepo.tensors import Signature, Tensors
-from service.batch import Work, merge, split
+from modelrepo.tensors import Signature
+from service.batch import Ran, Work, merge, split
 from service.errors import Unprocessable
 from service.worker import Worker
 
 log = logging.getLogger("quartet.compute")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a batch of `size` rows: the outputs or the error of each work, and seconds.
+class Outcome(NamedTuple):
+    """What became of a batch of `size` rows: for each work the run that holds its rows and where they begin, or its error; seconds.
 
     `lost` is what is wrong with the session itself; the errors are its fault then, and not the works'.
     """
 
-    answers: list[Tensors | Exception]
+    answers: list[tuple[Ran, int] | Exception]
     size: int
     merging: float
     computing: float
@@ -46,11 +45,12 @@ def compute(worker: Worker, signature: Signature, works: list[Work], whole_bucke
         middle = len(works) // 2
         first = compute(worker, signature, works[:middle], whole_buckets)
         if first.lost is not None:
-            return replace(first, answers=[*first.answers, *(error for _ in works[middle:])], size=size)
+            return first._replace(answers=[*first.answers, *(error for _ in works[middle:])], size=size)
         second = compute(worker, signature, works[middle:], whole_buckets)
         seconds = (first.merging + second.merging, first.computing + second.computing)
         return Outcome([*first.answers, *second.answers], size, *seconds, second.lost)
-    return Outcome([*split(outputs, works)], size, merged - started, time.perf_counter() - merged)
+    computed = time.perf_counter()
+    return Outcome([*split(Ran(outputs), works)], size, merged - started, computed - merged)
 
 
 def _judged(worker: Worker, rows: int, error: Exception) -> Outcome:

@@ -146,6 +146,11 @@ def too_many_rows(rows: int, limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the request has {rows} rows; at most {limit} are taken at once: send them in several requests")
 
 
+def shut_down() -> Unavailable:
+    """What callers are told whose answer did not come before the server had to end."""
+    return Unavailable("the server shut down before it could answer: send the request to another instance")
+
+
 class _Body(msgspec.Struct):
     error: str
 

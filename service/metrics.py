@@ -6,20 +6,13 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
 from modelrepo.tensors import ShapeRange
 from service.batch import BatchFacts, Reason
 from service.batching import Observer
 from service.statistics import Statistics
+from service.tally import Count, Counter, Histogram
 
 if TYPE_CHECKING:  # a model is given the metrics when it is made
     from service.loading import Skipped
@@ -34,7 +27,6 @@ class Metrics:
     """Counters, histograms and gauges; `render` is the text of /metrics."""
 
     def __init__(self, batch: ShapeRange) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside every one, which nobody reads
         self.registry = CollectorRegistry()
         on = self.registry
         self.requests = Counter("quartet_requests", "Inference requests by status", (*MODEL, "interface", "status"), registry=on)
@@ -42,18 +34,18 @@ class Metrics:
             "quartet_request_seconds",
             "From the body's first byte to the answer",
             (*MODEL, "interface"),
-            buckets=SECONDS,
+            bounds=SECONDS,
             registry=on,
         )
-        self.queue_seconds = Histogram("quartet_queue_seconds", "Waiting for a batch", MODEL, buckets=SECONDS, registry=on)
+        self.queue_seconds = Histogram("quartet_queue_seconds", "Waiting for a batch", MODEL, bounds=SECONDS, registry=on)
         self.compute_seconds = Histogram(
-            "quartet_compute_seconds", "Padding and running one batch", MODEL, buckets=SECONDS, registry=on
+            "quartet_compute_seconds", "Padding and running one batch", MODEL, bounds=SECONDS, registry=on
         )
         self.batches = Counter(
             "quartet_batches", "Batches by why they left: idle, freed, full or window", (*MODEL, "reason"), registry=on
         )
-        self.batch_rows = Histogram("quartet_batch_rows", "Rows in a batch", MODEL, buckets=batch.buckets, registry=on)
-        self.padding = Histogram("quartet_padding_share", "Share of a batch that is padding", MODEL, buckets=SHARES, registry=on)
+        self.batch_rows = Histogram("quartet_batch_rows", "Rows in a batch", MODEL, bounds=batch.buckets, registry=on)
+        self.padding = Histogram("quartet_padding_share", "Share of a batch that is padding", MODEL, bounds=SHARES, registry=on)
         self.dropped_rows = Counter(
             "quartet_dropped_rows",
             "Rows without an answer: refused on arrival (queue, deadline), expired, or abandoned by their caller",
@@ -75,6 +67,10 @@ class Metrics:
         self.models = Gauge("quartet_model_info", "1 for what serves", (*MODEL, "artifact", "provider", "precision"), registry=on)
         Gauge("quartet_build_info", "1, with the version", ("version",), registry=on).labels(version("quartet")).set(1)
         ProcessCollector(registry=on)  # CPU, memory, descriptors, and the start, from which restarts show
+
+    def answers(self, interface: str, model: str = "", version: str = "", statistics: Statistics | None = None) -> Answers:
+        """What counts the answers to requests, in the model's `statistics` too; without a model, those that found none."""
+        return Answers(self, (model, version, interface), statistics)
 
     def observer(self, model: str, version: str, statistics: Statistics) -> Observer:
         """What records the batches of one model, in its `statistics` too."""
@@ -107,6 +103,27 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class Answers:
+    """The answers given over one interface of one version, looked up once."""
+
+    def __init__(self, metrics: Metrics, labels: tuple[str, str, str], statistics: Statistics | None) -> None:
+        self._requests = metrics.requests
+        self._labels = labels
+        self._statistics = statistics
+        self._seconds = metrics.request_seconds.labels(*labels)
+        self._counts: dict[int, Count] = {}
+
+    def add(self, status: int, seconds: float) -> None:
+        """A request got an answer with this status, `seconds` after its first byte."""
+        count = self._counts.get(status)
+        if count is None:
+            count = self._counts[status] = self._requests.labels(*self._labels, str(status))
+        count.inc()
+        self._seconds.observe(seconds)
+        if self._statistics is not None:
+            (self._statistics.succeeded if status == 200 else self._statistics.failed)(seconds)
 
 
 class _ModelObserver:

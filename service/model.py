@@ -12,9 +12,10 @@ from modelrepo.tensors import Array
 from runtime.session import Session
 from service.batch import Answer
 from service.batching import Batcher, Limits
+from service.codec.predictions import Predictions
 from service.errors import Unavailable
 from service.loading import Loaded
-from service.metrics import Metrics
+from service.metrics import Answers, Metrics
 from service.settings import Settings
 from service.statistics import Statistics
 from service.worker import Worker
@@ -39,16 +40,19 @@ class ServedModel:
         self.skipped = way.skipped
         self.goldens = way.goldens
         self.reader = loaded.reader
+        self.predictions = Predictions(self.name, self.version, self.manifest.task)
         self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""
         self._way = way
-        self._timeout = settings.timeout_ms / 1e3 or math.inf
+        self.timeout = settings.timeout_ms / 1e3 or math.inf
+        """Seconds that a request may take which does not say."""
         self._metrics = metrics
+        self._answers = {each: metrics.answers(each, self.name, self.version, self.statistics) for each in ("infer", "predict")}
         self._replacements: set[asyncio.Task[None]] = set()
         self._callers = 0
+        self._closing = False
         self._left = asyncio.Event()
-        self._left.set()
         self.batcher = Batcher(
             self.manifest.signature,
             loaded.costs,
@@ -65,37 +69,54 @@ class ServedModel:
         for session in loaded.sessions:
             self._add(session)
 
+    def answers(self, interface: str) -> Answers:
+        """What counts the answers given over `infer` or `predict`."""
+        return self._answers[interface]
+
     @property
     def ready(self) -> bool:
         """Whether there is a session to answer with."""
         return bool(self.batcher.workers)
 
+    def enter(self) -> None:
+        """A request is under way: `close` waits until it has left."""
+        self._callers += 1
+
+    def leave(self) -> None:
+        """A request has its answer."""
+        self._callers -= 1
+        if not self._callers and self._closing:
+            self._left.set()
+
     @contextmanager
     def called(self) -> Iterator[None]:
-        """A request under way, from its arrival to its answer: `close` waits for it."""
-        self._callers += 1
-        self._left.clear()
+        """A block within which a request is under way."""
+        self.enter()
         try:
             yield
         finally:
-            self._callers -= 1
-            if not self._callers:
-                self._left.set()
+            self.leave()
 
     async def infer(self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0) -> Answer:
         """Outputs for the rows of `inputs`; the mask may be left out.
 
         `timeout` in seconds, None for the server's. Raises SignatureError, and what `Batcher.submit` raises.
         """
+        return await self.batcher.submit(*self.checked(inputs), timeout or self.timeout, priority)
+
+    def checked(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], int, int | None]:
+        """Complete inputs, their rows and, for sequences, their length. Raises SignatureError."""
         signature = self.manifest.signature
         complete = signature.complete(inputs)
         rows, length = signature.check(complete)
         signature.check_values(complete)
-        return await self.batcher.submit(complete, rows, length, timeout or self._timeout, priority)
+        return complete, rows, length
 
     async def close(self) -> None:
         """Answer what was accepted, then give back the sessions. No new request may find the model by now."""
-        await self._left.wait()
+        self._closing = True
+        if self._callers:
+            await self._left.wait()
         await self.batcher.drain()
         for task in self._replacements:
             task.cancel()

@@ -1,57 +1,218 @@
-"""uvicorn's HTTP/1.1 protocol, with what other clients need of it.
+"""uvicorn's HTTP/1.1 protocol, with what other clients need of it, and a quicker way for inference.
 
 - A request that offers an upgrade, as Java's HttpClient offers HTTP/2 by default, is answered as if it had not: RFC 9110,
   section 7.8, lets a server ignore the offer. uvicorn's parser would drop the body instead.
 - What is no HTTP at all gets the same `{"error": …}` body as every other error.
 - A request must arrive in time and with headers of a bounded size, so that slow or endless ones hold no connection for ever.
+- Short requests to the inference paths go to `Quick` as soon as they are whole, without ASGI. A client repeats the same headers
+  with every request: once httptools has understood them twice, the very bytes are recognised and not parsed again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service import errors
-from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError
+from service.api.head import Head, read
+from service.api.quick import JSON, Call, Quick
+from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
 
 GONE = "quartet.gone"
 """Among the extensions of an ASGI scope: the callables that are called when the connection breaks."""
 
+END = b"\r\n\r\n"
+LONGEST_KNOWN = 4096  # bytes of a head that is remembered
+MOST_KNOWN = 1024  # heads
+
+
+class Shared:
+    """What all connections share: heads that several requests began with, byte for byte, and how an answer begins."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head] = {}
+        self._defaults: list[tuple[bytes, bytes]] = []
+        self._prefix = b""
+
+    def head(self, raw: bytes) -> Head | None:
+        """What a head says that is remembered."""
+        return self._heads.get(raw)
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """Recognise it from now on. The memory is emptied when it is full: what is still in use comes back at once."""
+        if len(self._heads) >= MOST_KNOWN:
+            self._heads.clear()
+        self._heads[raw] = head
+
+    def prefix(self, defaults: list[tuple[bytes, bytes]]) -> bytes:
+        """The beginning of a JSON answer; `defaults` are headers of every answer, which uvicorn makes anew each second."""
+        if defaults is not self._defaults:
+            lines = b"".join([b"%s: %s\r\n" % header for header in defaults])
+            self._prefix = b"%s%scontent-type: %s\r\ncontent-length: " % (STATUS_LINE[200], lines, JSON.encode())
+            self._defaults = defaults
+        return self._prefix
+
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. `tick` is to be called now and then, to see whether it takes too long."""
 
-    def __init__(self, *arguments: Any, max_header_bytes: int, read_timeout: float, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, max_header_bytes: int, read_timeout: float, quick: Quick, shared: Shared, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._max_header_bytes = max_header_bytes
         self._read_timeout = read_timeout
+        self._quick = quick
+        self._shared = shared
         self._header_bytes: int | None = 0  # of the request that is arriving; None once its headers are complete
         self._ended = False  # whether a request did in the data at hand
-        self._alarm: asyncio.TimerHandle | None = None
         self._gone: set[Callable[[], None]] = set()
+        self._expected: float | None = None  # since when a request should be arriving
+        self._rested: float | None = None  # since when nothing is expected of either side
+        self._between = True  # whether the parser stands between two requests
+        self._raw = b""  # the head that the data at hand begins with
+        self._noticed = b""  # the last head that was parsed and could be remembered
+        self._declined = False  # whether the request that the parser gets next has been tried already
+        self._held: tuple[Head, float, list[bytes]] | None = None  # may go the quick way once its body is here
+        self._rest: tuple[Head, float, bytes, bytearray] | None = None  # the same, where the head was remembered
+        self._call: Call | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
         super().connection_made(transport)
-        self._expect()
+        self._expected = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell those who are answering it, and forget it."""
-        self._arrived()
+        self._expected = self._rested = None
+        if self._held is not None or self._rest is not None:
+            self._quick.cancelled()
+            self._held = self._rest = None
+        if self._call is not None:
+            self._call.left()
+            self._call = None
         for leave in list(self._gone):
             leave()
         super().connection_lost(exc)
 
+    def tick(self, now: float) -> None:
+        """Cut off what has taken too long by `now`, of `time.monotonic`."""
+        if self._rested is not None:
+            if now - self._rested > self.timeout_keep_alive:
+                self._rested = None
+                self.timeout_keep_alive_handler()
+        elif self._expected is not None and now - self._expected > self._read_timeout:
+            self._too_slow(now)
+
+    def shutdown(self) -> None:
+        """Close once what has begun to arrive, or to be answered, is answered."""
+        if self._held is None and self._rest is None:
+            super().shutdown()
+
+    def give_up(self) -> None:
+        """Answer what cannot be answered in time before the server ends."""
+        if self._call is not None:
+            self._call.give_up()
+        elif self._held is not None or self._rest is not None:
+            self._refuse(shut_down())
+
+    # The quick way
+
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived."""
-        self._unset_keepalive_if_required()
-        if self._alarm is None:
-            self._expect()
+        """Take what is known by its head, parse all else."""
+        now = time.monotonic()
+        self._rested = None
+        if self._expected is None:
+            self._expected = now
+        if self._between and (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused:
+            data = self._recognise(data, now)
+            if not data:
+                return
+            if self._expected is None:
+                self._expected = now
+        self._parse(data)
+
+    def _recognise(self, data: bytes, now: float) -> bytes:
+        """Take the request that the data begin with, if its head is remembered; what is left is for the parser."""
+        if self._rest is not None:
+            head, arrived, raw, body = self._rest
+            body += data
+            if len(body) < head.length:
+                return b""
+            self._rest = None
+            return self._take(head, raw, bytes(body), arrived)
+        end = data.find(END)
+        if not 0 < end <= LONGEST_KNOWN:
+            self._raw = b""
+            return data
+        self._raw = raw = data[:end]
+        known = self._shared.head(raw)
+        if known is None:
+            return data
+        start = end + len(END)
+        if len(data) - start < known.length:
+            self._rest = (known, now, raw, bytearray(data[start:]))
+            return b""
+        return self._take(known, raw, data[start:], now)
+
+    def _take(self, head: Head, raw: bytes, body: bytes, arrived: float) -> bytes:
+        """Begin a call; returns what the parser is to have: what follows, or all of it where the request goes the long way."""
+        following = body[head.length :]
+        if self._begin(head, body[: head.length] if following else body, arrived):
+            return following
+        self._raw, self._declined = b"", True
+        return raw + END + body
+
+    def _begin(self, head: Head, body: bytes, arrived: float) -> bool:
+        """Begin a call, if it can go the quick way."""
+        self._expected = None
+        call = self._quick.take(self, head, body, arrived)
+        if call is None:
+            return False
+        self.cycle = cast(RequestResponseCycle, call)
+        if not call.response_complete:
+            self._call = call
+        return True
+
+    def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
+        """Write the answer to a call, and go on with the next request."""
+        self._call = None
+        if call.keep_alive and status == 200 and len(headers) == 1:
+            self.transport.write(
+                b"%s%d\r\n\r\n%s" % (self._shared.prefix(self.server_state.default_headers), len(content), content)
+            )
+        else:
+            if not call.keep_alive:
+                headers = {**headers, "connection": "close"}
+            given = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            pairs = [*self.server_state.default_headers, *given, (b"content-length", b"%d" % len(content))]
+            lines = b"".join([b"%s: %s\r\n" % pair for pair in pairs])
+            self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], lines, content))
+            if not call.keep_alive:
+                self.transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request. Where uvicorn sets a timer for each, `tick` looks at the clock."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        elif self._expected is None:
+            self._rested = time.monotonic()
+
+    # The long way
+
+    def _parse(self, data: bytes) -> None:
         self._ended = False
         try:
             self.parser.feed_data(data)
@@ -64,36 +225,72 @@ class Protocol(HttpToolsProtocol):
             if self._header_bytes > self._max_header_bytes:
                 self._refuse(HeadersTooLarge(f"the request line and headers have more than {self._max_header_bytes} bytes"))
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._between = False
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
-        """Start a request; one that offers an upgrade is started by `_decline`."""
+        """Start a request, unless it may go the quick way; one that offers an upgrade is started by `_decline`."""
         self._header_bytes = None
         self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]  # ASGI names no types of extensions
-        if not self.parser.should_upgrade():
-            super().on_headers_complete()
+        if self.parser.should_upgrade():
+            return
+        raw, self._raw = self._raw, b""
+        if self._declined:
+            self._declined = False
+        elif (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused and self._lives_on():
+            head = read(self.parser.get_method(), self.url, self.headers)
+            if head is not None and self._quick.fits(head):
+                self._notice(raw, head)
+                self._held = (head, time.monotonic(), [])
+                return
+        super().on_headers_complete()
+
+    def _lives_on(self) -> bool:
+        """Whether the connection stays open after this request, as HTTP/1.1 has it."""
+        return self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+
+    def _notice(self, raw: bytes, head: Head) -> None:
+        """Remember a head that comes a second time in a row: a client that sends another each time would only fill the memory.
+
+        One line for each header, so that nobody can read its end elsewhere than the parser did.
+        """
+        lines = len(self.headers)
+        if raw and raw == self._noticed and raw.count(b"\r\n") == raw.count(b"\n") == raw.count(b"\r") == lines:
+            self._shared.remember(raw, head)
+        self._noticed = raw
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        if self._held is not None:
+            self._held[2].append(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End a request."""
-        if not self.parser.should_upgrade():
-            self._arrived()
-            self._header_bytes, self._ended = 0, True
-            super().on_message_complete()
+        if self.parser.should_upgrade():
+            return
+        self._expected = None
+        self._header_bytes, self._ended, self._between = 0, True, True
+        if self._held is not None:
+            (head, arrived, chunks), self._held = self._held, None
+            if self._begin(head, b"".join(chunks), arrived):
+                return
+            super().on_headers_complete()
+            for chunk in chunks:
+                super().on_body(chunk)
+        super().on_message_complete()
 
-    def _expect(self) -> None:
-        """A request must be here by then."""
-        self._alarm = self.loop.call_later(self._read_timeout, self._too_slow)
-
-    def _arrived(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-
-    def _too_slow(self) -> None:
+    def _too_slow(self, now: float) -> None:
         """Cut off a request that dribbles in; a connection on which nothing came is closed without a word."""
-        if self._header_bytes is not None and self.cycle is not None and not self.cycle.response_complete:
-            self._expect()  # the one before it is still being answered, and has a right to be
-        elif self._header_bytes == 0:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self._rest is None and self._header_bytes is not None and answering:
+            self._expected = now  # the one before it is still being answered, and has a right to be
+        elif self._rest is None and self._header_bytes == 0:
             self.transport.close()
-        elif self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        elif not answering or not self.cycle.response_started:
             self._refuse(RequestTimeout(f"the request did not arrive within {self._read_timeout:g} s"))
 
     def _decline(self, rest: bytes) -> None:
@@ -105,7 +302,7 @@ class Protocol(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
         lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join((*lines, b"", rest)))
+        self._parse(b"\r\n".join((*lines, b"", rest)))
 
     def send_400_response(self, msg: str) -> None:
         """As uvicorn calls it."""
@@ -113,7 +310,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer what never became a request, and close."""
-        self._arrived()
+        self._expected = None
         content = errors.body(error)
         reason = HTTPStatus(error.status).phrase
         head = f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"

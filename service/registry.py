@@ -48,6 +48,7 @@ class Registry:
         self._policy = VersionPolicy.parse(settings.versions)
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._serving: dict[tuple[str, str | None], ServedModel] = {}  # by name and version; by None the newest
         self._unloaded: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
         self._started = False
@@ -122,18 +123,21 @@ class Registry:
         """The versions of one model that serve, ascending."""
         return [model for model in self.models() if model.name == name]
 
+    def find(self, name: str, version: str | None = None) -> ServedModel | None:
+        """The newest version of a model that serves, or the one named, if there is one."""
+        return self._serving.get((name, version))
+
     def get(self, name: str, version: str | None = None) -> ServedModel:
-        """The newest version of a model that serves, or the one named. Raises UnknownModel, and Unavailable while starting."""
-        versions = self._entries.get(name, {})
-        serving = {str(number): entry.model for number, entry in sorted(versions.items()) if entry.state == "READY"}
-        model = serving.get(version) if version is not None else next(reversed(serving.values()), None)
+        """What `find` finds. Raises UnknownModel, and Unavailable while starting."""
+        model = self.find(name, version)
         if model is not None:
             return model
-        for number, entry in versions.items():
+        for number, entry in self._entries.get(name, {}).items():
             if entry.state == "LOADING" and version in (None, str(number)):
                 raise Unavailable(f"model {name!r} version {number} is loading: {entry.reason}")
-        if version is not None and serving:
-            raise UnknownModel(f"model {name!r} has no version {version!r} here; it has {', '.join(serving)}")
+        if version is not None and (others := self.versions(name)):
+            found = ", ".join(other.version for other in others)
+            raise UnknownModel(f"model {name!r} has no version {version!r} here; it has {found}")
         known = sorted({model.name for model in self.models()})
         raise UnknownModel(f"no model {name!r}; served are {', '.join(known) or 'none'}")
 
@@ -229,14 +233,22 @@ class Registry:
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end
         entry.model, entry.state, entry.reason, entry.files = model, "READY", "", ()
+        self._changed()
         log.info("%s:%s is ready: %s on %s", model.name, model.version, model.artifact.file.path, model.provider)
 
     def _leave(self, entry: Entry, reason: str) -> None:
         """Let a version answer no new requests; it is closed when those it has are answered."""
         entry.state, entry.reason = "UNLOADING", reason
+        self._changed()
         task = asyncio.ensure_future(self._close(entry))
         self._draining.add(task)
         task.add_done_callback(self._draining.discard)
+
+    def _changed(self) -> None:
+        """What serves is another: requests look it up here."""
+        self._serving = {}
+        for model in self.models():  # ascending, so that the newest comes last
+            self._serving[model.name, model.version] = self._serving[model.name, None] = model
 
     async def _close(self, entry: Entry) -> None:
         model = entry.model

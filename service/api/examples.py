@@ -7,11 +7,11 @@ import shlex
 import sys
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from modelrepo.tensors import Array, Tensors
-from service.codec import predictions, tensor
+from service.batch import Ran
+from service.codec import tensor
 from service.model import ServedModel
 
 
@@ -47,8 +47,9 @@ def predict_body(model: ServedModel, media_type: str) -> str | None:
 def predict_response(model: ServedModel) -> dict[str, Any]:
     """The answer to `predict_request`."""
     task = model.manifest.task
-    rows = predictions.interpret(task, golden_row(model)[1][task.output].astype(np.float64), None)
-    return {"model_name": model.name, "model_version": model.version, "predictions": msgspec.to_builtins(rows)}
+    output = golden_row(model)[1][task.output]
+    response: dict[str, Any] = json.loads(model.predictions.encode(Ran({task.output: output}), 0, len(output)))
+    return response
 
 
 def infer_request(model: ServedModel) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -21,8 +20,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service import errors
 from service.api.explanation import Explanation, explain, server_timing
-from service.codec import encoding, predictions, v2
-from service.errors import InvalidRequest, MethodNotAllowed, PayloadTooLarge, ServiceError, Unavailable
+from service.api.head import Headers, target, urgency
+from service.api.quick import BINARY, JSON, LONG_BODY, WORTH_ENCODING, Quick
+from service.codec import encoding, v2
+from service.errors import MethodNotAllowed, PayloadTooLarge, ServiceError, shut_down
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.protocol import GONE
@@ -30,17 +31,11 @@ from service.registry import Registry
 
 log = logging.getLogger("quartet.api")
 
-PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^/]+)(?:/versions/([^/]+))?/(predict)")
-JSON = "application/json"
-BINARY = "application/octet-stream"
-LONG_BODY = 64 * 1024  # bytes; decoding as many takes some milliseconds, a thread hop a tenth of one
 SHORT_ENCODED = 1024  # bytes, of which deflate makes a thousand times as many at most
-WORTH_ENCODING = 1024  # bytes of an answer; what is shorter fits a packet as it is
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Headers = dict[str, str]
 Answer = tuple[bytes, Headers]
 Interface = Callable[[ServedModel, bytes, Headers, str], Awaitable[Answer]]  # the last is the query string
 
@@ -54,6 +49,7 @@ class InferenceFirst:
 
     def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, rest: FastAPI) -> None:
         self.registry = registry
+        self.quick = Quick(registry, metrics, max_body_bytes)
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self.rest = rest
@@ -65,12 +61,12 @@ class InferenceFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        match = PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if match is None:
+        found = target(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
             await self._hand_on(scope, receive, send)
             return
         started = time.perf_counter()
-        name, version, interface = (match[1], match[2], match[3]) if match[3] else (match[4], match[5], match[6])
+        name, version, interface = found
         labels = ("", "")
         model: ServedModel | None = None
         failure: ServiceError | None = None
@@ -90,7 +86,7 @@ class InferenceFirst:
             return
         except asyncio.CancelledError:  # the time for draining is over
             log.warning("%s %s was given up while shutting down", interface, name)
-            failure = Unavailable("the server shut down before it could answer: send the request to another instance")
+            failure = shut_down()
         except Exception as error:  # the last line of defence: a caller gets an answer, never a stack trace
             failure = errors.translate(error)
             if failure is not error and type(failure) is ServiceError:
@@ -98,10 +94,8 @@ class InferenceFirst:
         status = 200
         if failure is not None:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
-        self._metrics.requests.labels(*labels, interface, status).inc()
-        self._metrics.request_seconds.labels(*labels, interface).observe(time.perf_counter() - started)
-        if model is not None:
-            (model.statistics.failed if failure else model.statistics.succeeded)(time.perf_counter() - started)
+        answers = self._metrics.answers(interface) if model is None else model.answers(interface)
+        answers.add(status, time.perf_counter() - started)
         if self.registry.stopping:
             answer_headers = {**answer_headers, "connection": "close"}  # so that the caller turns to another instance
         await _respond(scope, send, status, content, answer_headers)
@@ -212,7 +206,7 @@ async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) 
     )
     answer = await model.infer(request.inputs, request.timeout, request.priority)
     explanation = explain(model, answer) if request.explain else None
-    content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation)
+    content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
     if header_length is None:
         return content, {"content-type": JSON, **_timing(explanation)}
     return content, {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length), **_timing(explanation)}
@@ -224,21 +218,10 @@ async def predict_instances(model: ServedModel, body: bytes, headers: Headers, q
     read = reader.quick(body, content_type, query, model.max_rows) if len(body) <= LONG_BODY else None
     if read is None:
         read = await asyncio.to_thread(reader.decode, body, content_type, query, model.max_rows)
-    answer = await model.infer(read.inputs, *_urgency(headers))
+    answer = await model.infer(read.inputs, *urgency(headers))
     explanation = explain(model, answer) if read.explain else None
-    task = model.manifest.task
-    content = predictions.encode(model.name, model.version, task, answer.outputs[task.output], read.top_k, explanation)
+    content = model.predictions.encode(answer.ran, answer.start, answer.stop, read.top_k, explanation)
     return content, {"content-type": JSON, **_timing(explanation)}
-
-
-def _urgency(headers: Headers) -> tuple[float | None, int]:
-    """From the headers Quartet-Timeout-Ms (here seconds, None for the server's own) and Quartet-Priority (1 first, 4 last)."""
-    timeout, priority = headers.get("quartet-timeout-ms"), headers.get("quartet-priority", "0")
-    if timeout is not None and not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", timeout, re.ASCII):
-        raise InvalidRequest(f"the header Quartet-Timeout-Ms is {timeout!r}; it takes a number of milliseconds")
-    if not re.fullmatch(r"[0-9]", priority, re.ASCII):
-        raise InvalidRequest(f"the header Quartet-Priority is {priority!r}; it takes 1 (first) to 4")
-    return None if timeout is None else float(timeout) / 1e3, int(priority)
 
 
 def _timing(explanation: Explanation | None) -> Headers:
@@ -259,8 +242,8 @@ async def _respond(scope: Scope, send: Send, status: int, content: bytes, header
         pairs.append((b"vary", b"accept-encoding"))
         accepted = b",".join(value for key, value in scope["headers"] if key == b"accept-encoding")
         if (coding := encoding.of_answer(accepted.decode("latin-1"))) is not None:
-            encoded = await _decoded(content, encoding.encode, coding)
-            if len(encoded) < 0.9 * len(content):  # else the client's inflating costs more than the bytes
+            encoded = await _decoded(content, encoding.shorter, coding)
+            if encoded is not None:
                 content = encoded
                 pairs.append((b"content-encoding", coding.encode()))
     pairs.append((b"content-length", str(len(content)).encode()))

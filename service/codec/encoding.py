@@ -86,3 +86,9 @@ def encode(content: bytes, coding: str) -> bytes:
     """`content` in one of `CODINGS`."""
     deflater = zlib.compressobj(LEVEL, wbits=GZIP if coding == "gzip" else ZLIB)
     return deflater.compress(content) + deflater.flush()
+
+
+def shorter(content: bytes, coding: str) -> bytes | None:
+    """`content` in one of `CODINGS`; None where that saves so little that the client's decoding costs more than the bytes."""
+    encoded = encode(content, coding)
+    return encoded if len(encoded) < 0.9 * len(content) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,11 +16,16 @@ from service.errors import InvalidRequest, Unprocessable, too_many_rows
 
 
 class Instances(NamedTuple):
-    """A decoded request: the model's inputs, how many labels to list (None: all), and whether to explain the answer."""
+    """A decoded request: the model's inputs, how many labels to list (None: all), and whether to explain the answer.
+
+    `rows` and `length` (None without sequences) are those of inputs known to fit the signature; 0 rows where that is to be checked.
+    """
 
     inputs: Tensors
     top_k: int | None = None
     explain: bool = False
+    rows: int = 0
+    length: int | None = None
 
 
 @cache
@@ -31,15 +36,17 @@ def _decoder(instances: Any) -> msgspec.json.Decoder[Any]:
 
 
 class Numbers:
-    """Requests of nothing but numbers, for one signature, all rows at once. What never changes is looked up beforehand."""
+    """Requests of nothing but numbers, for one signature: all rows at once.
+
+    The signature becomes the type that JSON is decoded to, with its sizes and bounds, so that decoding is checking.
+    """
 
     def __init__(self, signature: Signature) -> None:
         (self._spec, *more) = signature.value_inputs
-        self._signature = signature
-        self._kind = tensor.datatype(self._spec.dtype)
-        self._row = self._spec.shape[1:]
-        self._decode = _decoder(tensor.list_type(self._kind, len(self._spec.shape))).decode
+        self._mask = signature.mask
+        self._dtype = self._spec.numpy_dtype.newbyteorder("<")
         self._never = bool(more) or self._spec.length_axis not in (None, 1)
+        self._decode = _decoder(_instances(self._spec)).decode
 
     def decode(self, body: bytes, max_rows: int) -> Instances | None:
         """The rows, sequences of different lengths padded and masked.
@@ -50,32 +57,35 @@ class Numbers:
             return None
         try:
             request = self._decode(body)
-            rows = request.instances
-            if not 0 < len(rows) <= max_rows:
-                return None
-            if self._signature.mask is not None:
-                inputs = self._padded(rows)
-            else:
-                array = tensor.as_array(rows, self._kind)
-                inputs = {self._spec.name: array} if array.shape[1:] == self._row else None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return None if inputs is None else Instances(inputs, request.top_k, request.explain or False)
+        instances = request.instances
+        rows = len(instances)
+        if rows > max_rows:
+            return None
+        explain = request.explain or False
+        if self._mask is None:
+            return Instances({self._spec.name: np.asarray(instances, self._dtype)}, request.top_k, explain, rows)
+        lengths = [len(row) for row in instances]
+        longest = max(lengths)
+        if min(lengths) == longest:
+            padded, real = np.asarray(instances, self._dtype), np.ones((rows, longest), np.bool_)
+        else:
+            real = np.arange(longest) < np.array(lengths)[:, None]
+            padded = np.zeros((rows, longest, *self._spec.shape_at(1, 1)[2:]), self._dtype)
+            padded[real] = np.asarray(
+                [step for row in instances for step in row], self._dtype
+            )  # both run through the rows in order
+        return Instances({self._spec.name: padded, self._mask.name: real}, request.top_k, explain, rows, longest)
 
-    def _padded(self, rows: list[list[Any]]) -> Tensors | None:
-        """Sequences, the length first, as one batch with its mask."""
-        steps = tensor.as_array([step for row in rows for step in row], self._kind)
-        lengths = np.array([len(row) for row in rows])
-        longest = int(lengths.max())
-        length, mask = self._signature.length, self._signature.mask
-        assert length is not None  # there is a mask
-        assert mask is not None
-        if steps.shape[1:] != self._row[1:] or longest not in length or int(lengths.min()) not in length:
-            return None
-        real = np.arange(longest) < lengths[:, None]
-        padded = np.zeros((*real.shape, *steps.shape[1:]), steps.dtype)
-        padded[real] = steps  # both run through the rows in order
-        return {self._spec.name: padded, mask.name: real}
+
+def _instances(spec: TensorSpec) -> Any:
+    """Rows of an input as a type: lists in lists of its sizes, with numbers that its dtype and bounds hold."""
+    found: Any = tensor.element_type(spec)
+    for dim in reversed(spec.shape[1:]):
+        shortest, longest = (dim, dim) if isinstance(dim, int) else (dim.min, dim.max)
+        found = Annotated[list[found], msgspec.Meta(min_length=shortest, max_length=longest)]
+    return Annotated[list[found], msgspec.Meta(min_length=1)]
 
 
 def decode(body: bytes, signature: Signature, max_rows: int, kind: Kind | None = None) -> Instances:

@@ -1,90 +1,91 @@
-"""What a model's output means to a person: labels and probabilities, or values, as JSON."""
+"""What a model's output means to a person: labels and probabilities, or values, as JSON.
+
+A model that tells classes apart answers `{"label": …, "probabilities": […]}` for each row, one with several labels at once
+`{"labels": […], "probabilities": […]}`, and one of numbers `{"values": {…}}`. Probabilities fall; both they and the values are
+written with as many digits as tell float32 numbers apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-import msgspec
 import numpy as np
+import orjson
 
 from modelrepo.tasks import Binary, Multiclass, Regression, Task
 from modelrepo.tensors import Array
+from service.batch import Ran
 from service.codec import tensor
 
-
-class Ranked(msgspec.Struct):
-    """A label and how likely it is."""
-
-    label: str
-    probability: float
-
-
-class Class(msgspec.Struct):
-    """The answer of a multiclass or binary model: the likeliest label, and the labels by falling probability."""
-
-    label: str
-    probabilities: list[Ranked]
-
-
-class Labels(msgspec.Struct):
-    """The answer of a multilabel model: the labels above one half, and all by falling probability."""
-
-    labels: list[str]
-    probabilities: list[Ranked]
-
-
-class Values(msgspec.Struct):
-    """The answer of a regression model: each target's value."""
-
-    values: dict[str, float]
-
-
-Predictions = list[Class] | list[Labels] | list[Values]
-
-
 Explanation = Mapping[str, str | int | float]
+Ranked = tuple[list[list[int]], list[list[bytes]]]  # of each row: its labels by falling probability, and all probabilities as text
+
+_texts = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-class Response(msgspec.Struct, omit_defaults=True):
-    """One prediction per instance, in their order, and how they came about where that was asked for."""
+class Predictions:
+    """The answers of one version. What never changes is written beforehand."""
 
-    model_name: str
-    model_version: str
-    predictions: Predictions
-    explanation: dict[str, str | int | float] | None = None
+    def __init__(self, model: str, version: str, task: Task) -> None:
+        self._task = task
+        self._head = b'{"model_name":%s,"model_version":%s,"predictions":[' % (orjson.dumps(model), orjson.dumps(version))
+        names = task.targets if isinstance(task, Regression) else task.labels
+        self._names = [orjson.dumps(name) for name in names]
+        self._values = [b"%s:" % name for name in self._names]
+        self._chances = [b'{"label":%s,"probability":' % name for name in self._names]
+
+    def encode(self, ran: Ran, start: int, stop: int, top_k: int | None = None, explanation: Explanation | None = None) -> bytes:
+        """The response's body: a prediction for each row of what ran from `start` to `stop`; `top_k` limits how many labels.
+
+        Raises Unprocessable where a row is not a number.
+        """
+        name = self._task.output
+        output = ran.outputs[name]
+        finite = ran.finite(name)
+        if not finite:
+            tensor.require_finite(name, output[start:stop])
+        if isinstance(self._task, Regression):
+            texts = [self._row_of_values(row) for row in _numbers(output[start:stop])]
+        else:
+            if finite:  # what the rows of other callers need too is done once for all
+                ranked: Ranked | None = ran.made.get(self)
+                if ranked is None:
+                    ranked = ran.made[self] = self._rank(output)
+                order, chances = ranked[0][start:stop], ranked[1][start:stop]
+            else:
+                order, chances = self._rank(output[start:stop])
+            texts = [self._row_of_labels(*row, top_k) for row in zip(order, chances, strict=True)]
+        tail = b"]}" if explanation is None else b'],"explanation":%s}' % orjson.dumps(dict(explanation))
+        return b"%s%s%s" % (self._head, b",".join(texts), tail)
+
+    def _rank(self, output: Array) -> Ranked:
+        task = self._task
+        assert not isinstance(task, Regression)
+        logits = output.astype(np.float64)
+        if task.temperature != 1:
+            logits /= task.temperature
+        if isinstance(task, Multiclass):
+            chances = np.exp(logits - np.maximum.reduce(logits, axis=1, keepdims=True))
+            chances /= np.add.reduce(chances, axis=1, keepdims=True)
+        else:
+            chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
+            if isinstance(task, Binary):
+                chances = np.concatenate([1 - chances, chances], axis=1)
+        return (-chances).argsort(axis=1, kind="stable").tolist(), _numbers(chances)
+
+    def _row_of_labels(self, order: list[int], chances: list[bytes], top_k: int | None) -> bytes:
+        listed = b"},".join([self._chances[label] + chances[label] for label in order[:top_k]])
+        if isinstance(self._task, Multiclass | Binary):
+            return b'{"label":%s,"probabilities":[%s}]}' % (self._names[order[0]], listed)
+        active = b",".join([name for name, chance in zip(self._names, chances, strict=True) if float(chance) > 0.5])
+        return b'{"labels":[%s],"probabilities":[%s}]}' % (active, listed)
+
+    def _row_of_values(self, values: list[bytes]) -> bytes:
+        return b'{"values":{%s}}' % b",".join([name + value for name, value in zip(self._values, values, strict=True)])
 
 
-_encoder = msgspec.json.Encoder()
-
-
-def encode(model: str, version: str, task: Task, output: Array, top_k: int | None, explanation: Explanation | None = None) -> bytes:
-    """The response's body. `output` is the task's tensor [rows, outputs]; `top_k` limits how many labels are listed.
-
-    Raises Unprocessable where a row of it is not a number.
-    """
-    tensor.require_finite(task.output, output)
-    answers = interpret(task, output.astype(np.float64), top_k)
-    return _encoder.encode(Response(model, version, answers, None if explanation is None else dict(explanation)))
-
-
-def interpret(task: Task, output: Array, top_k: int | None) -> Predictions:
-    """What the rows of the task's output tensor mean."""
-    if isinstance(task, Regression):
-        return [Values(dict(zip(task.targets, row, strict=True))) for row in output.tolist()]
-    logits = output / task.temperature
-    if isinstance(task, Multiclass):
-        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances /= chances.sum(axis=1, keepdims=True)
-    else:
-        chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
-        if isinstance(task, Binary):
-            chances = np.concatenate([1 - chances, chances], axis=1)
-    order = np.argsort(-chances, axis=1, kind="stable")[:, :top_k]
-    ranked = [
-        [Ranked(task.labels[column], row[column]) for column in columns]
-        for row, columns in zip(chances.tolist(), order.tolist(), strict=True)
-    ]
-    if isinstance(task, Multiclass | Binary):
-        return [Class(row[0].label, row) for row in ranked]
-    active = [[label for label, chance in zip(task.labels, row, strict=True) if chance > 0.5] for row in chances.tolist()]
-    return [Labels(labels, row) for labels, row in zip(active, ranked, strict=True)]
+def _numbers(rows: Array) -> list[list[bytes]]:
+    """The JSON text of each number of [rows, columns]."""
+    text = _texts(rows.astype(np.float32, order="C"))
+    return [row.split(b",") for row in text[2:-2].split(b"],[")]

@@ -84,7 +84,8 @@ class Reader:
     def _complete(self, read: Instances, query: str) -> Instances:
         """With the options of the query string, and checked."""
         if query:
-            read = Instances(read.inputs, *Options(read.top_k, read.explain).joined(options.from_query(query)))
+            top_k, explain = Options(read.top_k, read.explain).joined(options.from_query(query))
+            read = read._replace(top_k=top_k, explain=explain)
         if read.top_k is not None:
             options.check_top_k(read.top_k, self._task)
         if self.kind is not None:

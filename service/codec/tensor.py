@@ -11,12 +11,13 @@ import math
 import re
 import struct
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import orjson
 
-from modelrepo.tensors import Array
+from modelrepo.tensors import Array, TensorSpec
 from service.errors import InvalidRequest, Unprocessable
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -80,6 +81,11 @@ def from_json(name: str, kind: str, shape: list[int], data: memoryview) -> Array
 
 def nested(data: memoryview, kind: str, depth: int) -> Array:
     """An array of rank `depth` from JSON lists nested as deep. Raises InvalidRequest, without the tensor's name."""
+    if kind != "BYTES":
+        try:
+            return np.asarray(_bounded(kind, depth).decode(data), DTYPES[kind])
+        except (msgspec.DecodeError, ValueError):
+            pass  # what is wrong comes out below
     array = as_array(lists(data, kind, depth), kind)
     if array.ndim != depth:
         raise InvalidRequest("lists of uneven length")
@@ -147,18 +153,21 @@ def widened(name: str, kind: str, array: Array, dtype: np.dtype[Any]) -> Array:
     raise InvalidRequest(f"input {name!r} has datatype {kind}; the model takes {datatype(dtype)}")
 
 
-def to_json(name: str, array: Array) -> list[Any]:
-    """A tensor's elements as a flat list for JSON. Raises Unprocessable for what JSON cannot carry."""
+def to_json(name: str, array: Array, finite: bool = False) -> bytes:
+    """A tensor's elements as a flat JSON list, numbers with as many digits as tell those of their datatype apart.
+
+    `finite` says that they are known to be. Raises Unprocessable for what JSON cannot carry.
+    """
     if array.dtype == np.float16:
         raise Unprocessable(f"output {name!r} is FP16, which JSON does not carry: ask for binary data")
-    require_finite(name, array)
-    flat = array.ravel().tolist()
+    if not finite:
+        require_finite(name, array)
     if array.dtype == np.object_:
         try:
-            return [element.decode() for element in flat]
+            return orjson.dumps([element.decode() for element in array.ravel().tolist()])
         except UnicodeDecodeError:
             raise Unprocessable(f"output {name!r} is not UTF-8 text, which JSON cannot carry: ask for binary data") from None
-    return flat
+    return orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def require_finite(name: str, array: Array) -> None:
@@ -209,8 +218,36 @@ def list_type(kind: str, depth: int) -> Any:
 
 
 @cache
+def _bounded(kind: str, depth: int) -> msgspec.json.Decoder[Any]:
+    """Of lists nested `depth` deep, with numbers that the datatype can hold."""
+    found = _within(DTYPES[kind])
+    for _ in range(depth):
+        found = list[found]  # type: ignore[valid-type]  # made at run time
+    return msgspec.json.Decoder(found)
+
+
+@cache
 def _decoder(kind: str, depth: int) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(list_type(kind, depth))
+
+
+def element_type(spec: TensorSpec) -> Any:
+    """The JSON type of a number that an input takes: one that its dtype can hold, within its bounds."""
+    if spec.bounds is not None:
+        return Annotated[int, msgspec.Meta(ge=spec.bounds.min, le=spec.bounds.max)]
+    return _within(spec.numpy_dtype)
+
+
+def _within(dtype: np.dtype[Any]) -> Any:
+    """The JSON type of a number that a dtype can hold."""
+    if dtype.kind == "b":
+        return bool
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        return Annotated[float, msgspec.Meta(ge=-largest, le=largest)]
+    limits = np.iinfo(dtype)
+    most = None if limits.max >= 2**63 else int(limits.max)  # beyond it msgspec compares no more, and NumPy says so
+    return Annotated[int, msgspec.Meta(ge=int(limits.min), le=most)]
 
 
 def _element(kind: str) -> type:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -58,7 +57,7 @@ class _Output(msgspec.Struct, omit_defaults=True):
     shape: list[int]
     datatype: str
     parameters: Parameters = {}
-    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Response(msgspec.Struct, omit_defaults=True):
@@ -155,10 +154,12 @@ def encode(
     version: str,
     outputs: Mapping[str, Array],
     parameters: Parameters | None = None,
+    finite: Callable[[str], bool] = lambda name: False,
 ) -> tuple[bytes, int | None]:
     """The response's body, and the value of `Inference-Header-Content-Length` where it holds binary data.
 
-    `parameters` become those of the response. Raises Unprocessable for values that JSON cannot carry.
+    `parameters` become those of the response; `finite` says of an output whether it is known to hold numbers only. Raises
+    Unprocessable for values that JSON cannot carry.
     """
     wanted = request.outputs if request.outputs is not None else dict.fromkeys(outputs, request.binary)
     described: list[_Output] = []
@@ -170,7 +171,7 @@ def encode(
             chunks.append(tensor.to_binary(array))
             output.parameters = {"binary_data_size": len(chunks[-1])}
         else:
-            output.data = tensor.to_json(name, array)
+            output.data = msgspec.Raw(tensor.to_json(name, array, finite(name)))
         described.append(output)
     header = _encoder.encode(_Response(model, version, described, request.id, parameters or {}))
     if not chunks:

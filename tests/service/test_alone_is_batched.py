@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from export.gates import GATES
 from runtime.open import open_session
-from service.batch import Work, merge, split
+from service.batch import Ran, Work, merge, split
 
 FAMILIES = ("lstm", "transformer")
 
@@ -39,10 +39,10 @@ def test_alone_is_batched(opened, family, data):
         index = data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=4), label="rows")
         length = data.draw(st.integers(max(2, signature.length.min), signature.length.max), label="length")
         inputs = {spec.name: spec.resized(rows[spec.name][index], length) for spec in signature.inputs}
-        works.append(Work(inputs, len(index), length, answer=None))
-    together = split(session.run(merge(signature, works)), works)
-    for work, answers in zip(works, together, strict=True):
+        works.append(Work(inputs, len(index), signature.length.bucket(length), caller=None))
+    together = split(Ran(session.run(merge(signature, works))), works)
+    for work, (ran, start) in zip(works, together, strict=True):
         alone = session.run(merge(signature, [work]))
-        for name, answer in answers.items():
+        for name, answers in ran.outputs.items():
             gate = GATES["fp32"]
-            np.testing.assert_allclose(answer, alone[name], atol=gate.atol, rtol=0)
+            np.testing.assert_allclose(answers[start : start + work.rows], alone[name], atol=gate.atol, rtol=0)

@@ -447,7 +447,7 @@ def test_a_request_that_is_not_answered_in_time_is_a_504(serve, monkeypatch, int
         hold = threading.Event()
         run = worker.session.run
         monkeypatch.setattr(worker.session, "run", lambda inputs: hold.wait(10) and run(inputs))
-        client.app.registry.get("double").batcher._costs.clear()  # nothing is known to be quick: it runs in the thread
+        monkeypatch.setattr("service.batching.INLINE_SECONDS", 0)  # nothing is quick: it runs in the thread
         if interface == "predict":
             sent = client.post(PREDICT, json={"instances": [[1, 2]]}, headers={"Quartet-Timeout-Ms": "20", "Quartet-Priority": "1"})
         else:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from service.api import examples
 from service.codec import pictures
+from service.codec.predictions import Predictions
 from tests import micro
 
 
@@ -163,7 +164,14 @@ def test_the_document_is_valid_and_its_examples_of_every_type_give_the_answer_it
 def test_of_several_versions_the_document_describes_the_newest(serve, monkeypatch):
     async def scenario(client):
         (model, *_) = client.app.registry.models()
-        older, newer = (type("Version", (), {**vars(model), "version": version})() for version in ("9", "10"))
+        older, newer = (
+            type(
+                "Version",
+                (),
+                {**vars(model), "version": version, "predictions": Predictions(model.name, version, model.manifest.task)},
+            )()
+            for version in ("9", "10")
+        )
         monkeypatch.setattr(client.app.registry, "models", lambda: [newer, older])
         paths = (await client.get("/openapi.json")).json()["paths"]
         response = paths[f"/models/{model.name}/predict"]["post"]["responses"]["200"]

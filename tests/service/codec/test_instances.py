@@ -27,9 +27,9 @@ def test_instances_become_one_batch():
 
 
 def test_options_are_the_same_where_rows_are_decoded_together():
-    assert decode(micro.DOUBLE, instances=[[1, 2]], top_k=1, explain=True)[1:] == (1, True)
-    assert decode(micro.DOUBLE, instances=[[1, 2]])[1:] == (None, False)
-    assert decode(micro.DOUBLE, instances=[[1, 2]], top_k=None, explain=None)[1:] == (None, False)
+    assert decode(micro.DOUBLE, instances=[[1, 2]], top_k=1, explain=True)[1:3] == (1, True)
+    assert decode(micro.DOUBLE, instances=[[1, 2]])[1:3] == (None, False)
+    assert decode(micro.DOUBLE, instances=[[1, 2]], top_k=None, explain=None)[1:3] == (None, False)
 
 
 def test_sequences_of_different_lengths_are_padded_and_masked():

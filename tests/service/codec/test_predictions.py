@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 
 from modelrepo.tasks import Binary, Multiclass, Multilabel, Regression
-from service.codec import predictions
+from service.batch import Ran
+from service.codec.predictions import Predictions
 from service.errors import Unprocessable
 
 
 def answers(task, output, top_k=None):
-    body = predictions.encode("m", "1", task, np.array(output, np.float32), top_k)
-    return json.loads(body)["predictions"]
+    return json.loads(encoded(task, np.array(output, np.float32), top_k))["predictions"]
+
+
+def encoded(task, output, top_k=None, explanation=None):
+    return Predictions("m", "1", task).encode(Ran({task.output: output}), 0, len(output), top_k, explanation)
 
 
 def test_multiclass_answers_are_softmax_sorted():
@@ -52,14 +56,31 @@ def test_regression_answers_are_values_by_target():
 
 def test_an_explanation_stands_beside_the_predictions_where_there_is_one():
     task = Regression(targets=("t",))
-    explained = predictions.encode("m", "1", task, np.ones((1, 1), np.float32), None, {"batch": 4, "queue_ms": 0.5})
+    explained = encoded(task, np.ones((1, 1), np.float32), None, {"batch": 4, "queue_ms": 0.5})
     assert json.loads(explained) == {
         "model_name": "m",
         "model_version": "1",
         "predictions": [{"values": {"t": 1}}],
         "explanation": {"batch": 4, "queue_ms": 0.5},
     }
-    assert b"explanation" not in predictions.encode("m", "1", task, np.ones((1, 1), np.float32), None)
+    assert b"explanation" not in encoded(task, np.ones((1, 1), np.float32), None)
+
+
+def test_callers_that_share_a_run_get_their_own_rows_of_what_is_made_once():
+    task = Multiclass(labels=("a", "b"))
+    ran = Ran({task.output: np.array([[0, 1], [1, 0], [0, 2]], np.float32)})
+    made = Predictions("m", "1", task)
+    bodies = [json.loads(made.encode(ran, start, stop))["predictions"] for start, stop in ((0, 1), (1, 3))]
+    assert [[row["label"] for row in rows] for rows in bodies] == [["b"], ["a", "b"]]
+
+
+def test_a_row_that_is_no_number_is_the_error_of_its_own_caller_only():
+    task = Multiclass(labels=("a", "b"))
+    ran = Ran({task.output: np.array([[0, 1], [np.nan, 0], [1, 0]], np.float32)})
+    made = Predictions("m", "1", task)
+    assert [json.loads(made.encode(ran, at, at + 1))["predictions"][0]["label"] for at in (0, 2)] == ["b", "a"]
+    with pytest.raises(Unprocessable, match="row 0"):
+        made.encode(ran, 1, 2)
 
 
 def test_an_answer_that_is_no_number_names_the_row():

@@ -89,9 +89,9 @@ def test_who_forgot_the_content_type_is_told_of_it(readers):
 
 
 def test_options_come_in_the_body_or_in_the_query(readers):
-    assert decode(readers["text"], {"instances": ["a"], "top_k": 1, "explain": True})[1:] == (1, True)
-    assert decode(readers["text"], {"instances": ["a"]}, query="top_k=1&explain=true")[1:] == (1, True)
-    assert decode(readers["text"], b"a", "text/plain", "top_k=2")[1:] == (2, False)
+    assert decode(readers["text"], {"instances": ["a"], "top_k": 1, "explain": True})[1:3] == (1, True)
+    assert decode(readers["text"], {"instances": ["a"]}, query="top_k=1&explain=true")[1:3] == (1, True)
+    assert decode(readers["text"], b"a", "text/plain", "top_k=2")[1:3] == (2, False)
     for request, query in (({"instances": [[1, 2]], "top_k": 1}, "top_k=2"), ({"instances": [[1, 2]], "top_k": 0}, "")):
         for attempt in (decode, lambda reader, body, query: reader.quick(json.dumps(body).encode(), JSON, query, 100)):
             with pytest.raises(InvalidRequest, match="top_k is"):

@@ -1,0 +1,62 @@
+"""What waits for a session: in order, counted in rows and in the seconds they will take."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator
+from operator import attrgetter
+
+from service.batch import Work, form
+from service.costs import Costs
+
+
+class Backlog:
+    """Works sorted by their `order`. `seconds` are those of one session, in batches as full as can be."""
+
+    def __init__(self, limit: int, costs: Costs, apart: bool) -> None:
+        """`limit` is the most rows of a batch; with `apart`, for sequences, lengths that do not go together run in turn."""
+        self._limit = limit
+        self._costs = costs
+        self._apart = costs.of if apart else None
+        self._works: list[Work] = []
+        self.rows = 0
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        return len(self._works)
+
+    def __iter__(self) -> Iterator[Work]:
+        return iter(self._works)
+
+    def add(self, work: Work) -> None:
+        """Queue a work."""
+        if not self._works or work.order >= self._works[-1].order:
+            self._works.append(work)
+        else:
+            insort(self._works, work, key=attrgetter("order"))
+        work.queued = True
+        self.rows += work.rows
+        self.seconds += self._costs.share(work.rows, work.bucket)
+
+    def remove(self, work: Work) -> None:
+        """Take a work out that is not to run."""
+        self._works.remove(work)
+        work.queued = False
+        self._gone(work)
+
+    def take(self, now: float) -> list[Work]:
+        """Take the next batch out; none where all that waits has expired by `now`."""
+        works = form(self._works, self._limit, now, self._apart)
+        for work in works:
+            self._gone(work)
+        return works
+
+    def ahead(self, order: float) -> float:
+        """Seconds of the works that run before one of this order."""
+        if not self._works or order >= self._works[-1].order:
+            return self.seconds
+        return sum(self._costs.share(work.rows, work.bucket) for work in self._works if work.order <= order)
+
+    def _gone(self, work: Work) -> None:
+        self.rows -= work.rows
+        self.seconds = self.seconds - self._costs.share(work.rows, work.bucket) if self.rows else 0.0
