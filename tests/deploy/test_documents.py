@@ -14,10 +14,11 @@ from tests.deploy.chart import CHART, DEPLOY
 REMEDY = "run it again and commit what it writes"
 
 
-def test_the_readme_of_the_chart_lists_the_values_as_they_are():
-    script = runpy.run_path(str(DEPLOY / "helm" / "readme.py"))
-    readme, values = (CHART / "README.md").read_text(), (CHART / "values.yaml").read_text()
-    assert script["written"](readme, values) == readme, f"deploy/helm/readme.py: {REMEDY}"
+def test_the_readme_and_the_schema_of_the_chart_are_as_values_and_settings_are():
+    script = runpy.run_path(str(DEPLOY / "helm" / "generate.py"))
+    readme, values, schema = ((CHART / name).read_text() for name in ("README.md", "values.yaml", "values.schema.json"))
+    assert script["readme"](readme, values) == readme, f"deploy/helm/generate.py: {REMEDY}"
+    assert script["schema"](schema) == schema, f"deploy/helm/generate.py: {REMEDY}"
     described = {path for path, _, _ in script["rows"](values)}
     leaves = set()
 

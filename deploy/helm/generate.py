@@ -1,21 +1,27 @@
-"""Writes the table of values into the chart's README from the comments of values.yaml: `python deploy/helm/readme.py`.
+"""Writes what in the chart follows from something else: `python deploy/helm/generate.py`, in an environment that has Quartet.
 
-The comment above a key says what it is. A map without keys of its own, such as `podLabels: {}`, is one value.
+- the table of values in its README, from the comments of values.yaml. The comment above a key says what it is; a map without keys
+  of its own, such as `podLabels: {}`, is one value;
+- the service's settings in values.schema.json, from the service's own class.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
+from service.settings import Settings
+
 CHART = Path(__file__).parent / "quartet"
-BEGIN, END = "<!-- values: written by deploy/helm/readme.py -->\n", "<!-- end of values -->\n"
+BEGIN, END = "<!-- values: written by deploy/helm/generate.py -->\n", "<!-- end of values -->\n"
 KEY = re.compile(r"^( *)([A-Za-z]\w*):")
+# What the chart sets by itself, from `models` and `port`.
+OWN = {"repository", "port", "pull"}
+CONSTRAINTS = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 
 def rows(text: str) -> Iterator[tuple[str, str, str]]:
@@ -48,13 +54,24 @@ def table(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def written(readme: str, values: str) -> str:
+def readme(text: str, values: str) -> str:
     """The README with its table as values.yaml has it now."""
-    before, rest = readme.split(BEGIN)
+    before, rest = text.split(BEGIN)
     return before + BEGIN + "\n" + table(values) + "\n" + END + rest.split(END)[1]
+
+
+def schema(text: str) -> str:
+    """The schema with the settings as the service has them now."""
+    document = json.loads(text)
+    known = Settings.model_json_schema()["properties"]
+    document["properties"]["settings"]["properties"] = {
+        name: {key: facts[key] for key in CONSTRAINTS if key in facts} for name, facts in known.items() if name not in OWN
+    }
+    return json.dumps(document, indent=2) + "\n"
 
 
 if __name__ == "__main__":
     path = CHART / "README.md"
-    path.write_text(written(path.read_text(), (CHART / "values.yaml").read_text()))
-    sys.exit(0)
+    path.write_text(readme(path.read_text(), (CHART / "values.yaml").read_text()))
+    path = CHART / "values.schema.json"
+    path.write_text(schema(path.read_text()))
