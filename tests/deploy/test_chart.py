@@ -115,18 +115,18 @@ def test_settings_are_what_the_service_reads(monkeypatch):
     for name, value in settings(feature("settings")).items():
         monkeypatch.setenv(name, value)
     read = Settings()
-    assert (read.drain_delay, read.drain_seconds, read.max_body_bytes, read.max_queue_delay_ms) == (15, 60, 33554432, 2.5)
+    assert (read.drain_delay, read.drain_seconds, read.max_body_bytes, read.max_queue_delay_ms) == (12, 60, 33554432, 2.5)
     assert (read.versions, read.show_calls, read.host, read.port) == ("latest:2 digits-cnn=all", False, "0.0.0.0", 8000)
 
 
 def test_grace_period_and_probes_follow_from_the_settings():
     documents = feature("settings")
-    assert pod(documents)["terminationGracePeriodSeconds"] == 10 + 15 + 60 + 5
+    assert pod(documents)["terminationGracePeriodSeconds"] == 10 + 12 + 60 + 5
     service = container(documents)
     assert service["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
     startup, ready, live = service["startupProbe"], service["readinessProbe"], service["livenessProbe"]
     assert startup["periodSeconds"] * startup["failureThreshold"] >= 45
-    assert ready["periodSeconds"] * ready["failureThreshold"] == 15, "those who route by readiness notice within drain_delay"
+    assert ready["periodSeconds"] * ready["failureThreshold"] == 12, "those who route by readiness notice within drain_delay"
     assert live["periodSeconds"] * live["failureThreshold"] >= 120, "not killed before watchdog_seconds are over"
     assert (live["httpGet"]["path"], ready["httpGet"]["path"]) == ("/v2/health/live", "/v2/health/ready")
     assert pod(feature("default"))["terminationGracePeriodSeconds"] == 6 + 25 + 5
