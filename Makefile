@@ -55,6 +55,7 @@ lint: .venv/.test .venv/.lint  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m mypy --strict deploy/helm/generate.py deploy/grafana/dashboard.py
 
 format: .venv/.lint  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix .
