@@ -117,6 +117,7 @@ lint: .venv/.test .venv/.lint  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(PY) -m mypy --strict deploy/helm/generate.py deploy/grafana/dashboard.py
 
 format: .venv/.lint  ## let ruff put the code in order
 	@$(PY) -m ruff check --fix .
@@ -146,6 +147,8 @@ endif
 
 .venv/.load: .venv/.run
 	@$(PIP) -e '.[load]'
+	@touch $@
+
 .venv/.release: pyproject.toml
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@$(PIP) -e '.[release]'

@@ -12,7 +12,8 @@ import numpy as np
 from modelrepo.repository import ModelVersion, Repository
 from modelrepo.tasks import Regression
 from modelrepo.tensors import Array, Signature, Tensors
-from service.codec import predictions
+from service.batch import Ran
+from service.codec.predictions import Predictions
 
 REFUSALS = {429, 503, 504}
 # The few datatypes that our models' inputs and outputs have, as the protocol names them.
@@ -107,11 +108,12 @@ def golden_predictions(repository: Repository, model: str, version: int) -> list
     """The same for `/models/{model}/predict`: a call for each golden row without missing values, as numbers."""
     published = repository.open(model, version)
     task = published.manifest.task
+    predictions = Predictions(model, str(version), task)
     tolerance = golden_tolerance(published) / (1.0 if isinstance(task, Regression) else min(1.0, task.temperature))
     calls = []
     for inputs, outputs in golden_rows(published):
         if is_finite(inputs):
-            body = predictions.encode(model, str(version), task, outputs[task.output], None)
+            body = predictions.encode(Ran({task.output: outputs[task.output]}), 0, len(outputs[task.output]))
             calls.append(Call(model, predict_request(model, inputs), dict([read_answer(Response(200, {}, body))]), tolerance))
     return calls
 

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from modelrepo.manifest import Artifact, Candidate, Manifest
 from modelrepo.repository import ModelVersion
 from modelrepo.tensors import Tensors
 from runtime import cuda, goldens
+from runtime.goldens import GoldenMismatch
 from runtime.machine import cores, machine
 from runtime.open import open_session
 from runtime.session import Session, SessionError
@@ -25,8 +27,24 @@ MOST_SESSIONS = 4  # of a model by default, however many cores there are: each h
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """Why a way to serve was passed over.
+
+    `golden`: it answered differently; `no_gpu`: it needs a GPU and the machine has none, which is as it should be; `session`: it
+    could not be opened or run.
+    """
+
+    cause: Literal["golden", "no_gpu", "session"]
+    message: str
+
+
 class LoadFailed(SessionError):
-    """No artifact of a version can serve here; the message says why for each."""
+    """No artifact of a version can serve here; the message says why for each, and so does `skipped`."""
+
+    def __init__(self, message: str, skipped: dict[str, Skipped] | None = None) -> None:
+        super().__init__(message)
+        self.skipped = skipped or {}
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,7 @@ class Way:
     candidate: Candidate
     threads: int
     goldens: tuple[Tensors, Tensors]
-    skipped: dict[str, str]
+    skipped: dict[str, Skipped]
 
     def open(self, progress: Progress = lambda text: None) -> Session:
         """A session that has run every promised shape and answered the golden rows. Raises SessionError."""
@@ -87,7 +105,7 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
     own = max(1, cores() // settings.workers)
     most = settings.instances or min(own, MOST_SESSIONS)
     threads = settings.threads or max(1, own // most)
-    skipped: dict[str, str] = {}
+    skipped: dict[str, Skipped] = {}
     for path, artifact, candidate in published.ways():
         if settings.device not in ("auto", candidate.device):
             continue
@@ -103,12 +121,12 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
                 session.close()
             if not isinstance(error, SessionError):
                 raise
-            skipped[f"{path.name} on {candidate.provider}"] = str(error)
+            skipped[f"{path.name} on {candidate.provider}"] = Skipped(_cause(candidate, error), str(error))
             continue
         _say(published, skipped)
         return Loaded(way, sessions, reader, measured)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items()) or f"it has none for --device {settings.device}"
-    raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}")
+    reasons = "; ".join(f"{name}: {why.message}" for name, why in skipped.items()) or f"it has none for --device {settings.device}"
+    raise LoadFailed(f"no artifact of {published.name}:{published.version} can serve here: {reasons}", skipped)
 
 
 def _sessions(candidate: Candidate, measured: dict[tuple[int, int | None], float], most: int) -> int:
@@ -116,13 +134,18 @@ def _sessions(candidate: Candidate, measured: dict[tuple[int, int | None], float
     return 1 if candidate.device == "cuda" or max(measured.values()) < INLINE_SECONDS else most
 
 
-def _say(published: ModelVersion, skipped: dict[str, str]) -> None:
+def _cause(candidate: Candidate, error: SessionError) -> Literal["golden", "no_gpu", "session"]:
+    if isinstance(error, GoldenMismatch):
+        return "golden"
+    return "no_gpu" if candidate.device == "cuda" and not _has_gpu() else "session"
+
+
+def _say(published: ModelVersion, skipped: dict[str, Skipped]) -> None:
     """A line for each reason, which several ways may share; no warning of GPUs where there is none."""
     for reason in dict.fromkeys(skipped.values()):
         names = [name for name, why in skipped.items() if why == reason]
-        expected = not _has_gpu() and all("cuda" in name or "tensorrt" in name for name in names)
-        level = logging.INFO if expected else logging.WARNING
-        log.log(level, "%s:%d: %s not used: %s", published.name, published.version, ", ".join(names), reason)
+        level = logging.INFO if reason.cause == "no_gpu" else logging.WARNING
+        log.log(level, "%s:%d: %s not used: %s", published.name, published.version, ", ".join(names), reason.message)
 
 
 def _has_gpu() -> bool:

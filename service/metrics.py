@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from operator import add
 from typing import TYPE_CHECKING, get_args
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -19,6 +19,7 @@ from service.statistics import Statistics
 from service.tally import Count, Counter, Histogram
 
 if TYPE_CHECKING:  # a model is given the metrics when it is made
+    from service.loading import Skipped
     from service.model import ServedModel
 
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -62,10 +63,14 @@ class Metrics:
         self.sessions_lost = Counter("quartet_sessions_lost", "Sessions that died or hung, and were replaced", MODEL, registry=on)
         self.loads = Counter("quartet_loads", "Versions loaded, or failed to", ("model", "result"), registry=on)
         self.skipped = Counter(
-            "quartet_artifacts_skipped", "Artifacts passed over for the next in order", (*MODEL, "artifact"), registry=on
+            "quartet_artifacts_skipped",
+            "Artifacts passed over for the next in order: other answers (golden), no GPU here (no_gpu), not to be run (session)",
+            (*MODEL, "artifact", "cause"),
+            registry=on,
         )
         self.models = Gauge("quartet_model_info", "1 for what serves", (*MODEL, "artifact", "provider", "precision"), registry=on)
         Gauge("quartet_build_info", "1, with the version", ("version",), registry=on).labels(version("quartet")).set(1)
+        ProcessCollector(registry=on)  # CPU, memory, descriptors, and the start, from which restarts show
 
     def answers(self, interface: str, model: str = "", version: str = "", statistics: Statistics | None = None) -> Answers:
         """What counts the answers to requests, in the model's `statistics` too; without a model, those that found none."""
@@ -82,8 +87,15 @@ class Metrics:
         self.queue_rows.labels(*labels).set_function(lambda: model.batcher.waiting_rows)
         self.predicted_wait.labels(*labels).set_function(lambda: model.batcher.predicted_wait())
         self.sessions.labels(*labels).set_function(lambda: len(model.batcher.workers))
-        for way in model.skipped:
-            self.skipped.labels(*labels, way).inc()
+        self.skips(*labels, model.skipped)
+        for counter in (self.sessions_lost, self.cancelled):  # a rise from 0 shows only where there was a 0
+            counter.labels(*labels)
+        self.loads.labels(model.name, "failed")
+
+    def skips(self, model: str, version: str, skipped: Mapping[str, Skipped]) -> None:
+        """A version was loaded, or failed to, and these ways to serve it were passed over."""
+        for way, why in skipped.items():
+            self.skipped.labels(model, version, way, why.cause).inc()
 
     def forgets(self, model: ServedModel) -> None:
         """A version answers no more: its gauges go, its counters stay, as Prometheus wants."""
@@ -148,7 +160,7 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info")
+WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds")
 """Gauges of which the largest counts, where several workers have them; all else is added up."""
 
 

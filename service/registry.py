@@ -257,6 +257,8 @@ class Registry:
         """Note why a version does not serve."""
         entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
         self._metrics.loads.labels(entry.name, "failed").inc()
+        if isinstance(error, LoadFailed):
+            self._metrics.skips(entry.name, str(entry.version), error.skipped)
 
     async def _load(self, published: ModelVersion) -> None:
         """Open, warm and prove a version, then let it answer. Raises LoadFailed or RepositoryError."""

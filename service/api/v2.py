@@ -214,7 +214,7 @@ def _metadata(model: ServedModel, versions: list[str]) -> ModelMetadata:
         "max_batch": manifest.signature.batch.max,
         f"test {manifest.metric.name}": manifest.metric.value,
         **_proof(model.candidate),
-        **{f"skipped {way}": reason for way, reason in model.skipped.items()},
+        **{f"skipped {way}": why.message for way, why in model.skipped.items()},
     }
     return ModelMetadata(
         name=model.name,

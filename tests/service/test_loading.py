@@ -48,8 +48,9 @@ def test_an_engine_passed_over_is_a_warning_only_where_there_is_a_gpu(tmp_path, 
     monkeypatch.setattr("service.loading._has_gpu", lambda: gpu)
     caplog.set_level("INFO")
     publish_with_engine(tmp_path)
-    loaded(tmp_path, device="auto")
-    assert [record.levelname for record in caplog.records if "not used" in record.getMessage()] == [level]
+    (why,) = loaded(tmp_path, device="auto").way.skipped.values()
+    assert why.cause == ("session" if gpu else "no_gpu")
+    assert {record.levelname for record in caplog.records if "not used" in record.getMessage()} == {level}
 
 
 @pytest.mark.skipif(cuda.available(), reason="this machine has a GPU")

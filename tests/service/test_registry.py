@@ -337,3 +337,19 @@ def test_versions_that_come_and_go_leave_no_gauges_behind(tmp_path):
         assert "quartet_model_info{" not in text
 
     serving(tmp_path, scenario)
+
+
+def test_a_version_whose_golden_rows_come_out_wrong_shows_in_the_metrics_for_what_it_is(tmp_path):
+    micro.publish_double(tmp_path)
+
+    async def scenario(registry):
+        assert 'quartet_loads_total{model="double",result="failed"} 0.0' in registry._metrics.render().decode()
+        micro.publish_double(tmp_path, factor=2.5)
+        with pytest.raises(LoadFailed):
+            await registry.load("double")
+        text = registry._metrics.render().decode()
+        assert 'quartet_loads_total{model="double",result="failed"} 1.0' in text
+        artifact = 'artifact="model.onnx on onnxruntime-cpu",cause="golden"'
+        assert f'quartet_artifacts_skipped_total{{{artifact},model="double",version="2"}} 1.0' in text
+
+    serving(tmp_path, scenario)

@@ -1,0 +1,83 @@
+{{- define "quartet.name" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "quartet.labels" -}}
+{{ include "quartet.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Both tracks; a Deployment and a Service add theirs. */}}
+{{- define "quartet.selector" -}}
+app.kubernetes.io/name: quartet
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "quartet.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "quartet.name" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{- define "quartet.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default (printf "%s-%s" $.Chart.AppVersion .variant) }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "quartet.secret" -}}
+{{- .Values.secret.existing | default (ternary (include "quartet.name" .) "" (not (empty .Values.secret.data))) -}}
+{{- end -}}
+
+{{/* The values of a track: those of the canary are the others with its overrides. */}}
+{{- define "quartet.canaryValues" -}}
+{{- mustMergeOverwrite (deepCopy .Values) .Values.canary.overrides | toJson -}}
+{{- end -}}
+
+{{/* A setting of the service, or what it is where the values leave it out: (list . "drain_delay" 2). */}}
+{{- define "quartet.setting" -}}
+{{- $settings := (index . 0).Values.settings -}}
+{{- if hasKey $settings (index . 1) -}}{{ get $settings (index . 1) }}{{- else -}}{{ index . 2 }}{{- end -}}
+{{- end -}}
+
+{{/* The environment of the service. A number as JSON has it: 33554432, not 3.3554432e+07. */}}
+{{- define "quartet.environment" -}}
+{{- $settings := dict "repository" .Values.models.path "port" .Values.port -}}
+{{- if .Values.gpu.enabled }}{{ $_ := set $settings "device" "cuda" }}{{ end -}}
+{{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
+QUARTET_SERVE_{{ upper $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "quartet.podSecurity" -}}
+runAsNonRoot: true
+{{- with int .Values.user }}
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "quartet.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{- define "quartet.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if .Values.gpu.enabled -}}
+{{- $limits := default (dict) $resources.limits -}}
+{{- $_ := set $limits .Values.gpu.resource (int .Values.gpu.count) -}}
+{{- $_ := set $resources "limits" $limits -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
