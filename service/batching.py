@@ -90,6 +90,7 @@ class Batcher:
         `lost` is told of a worker whose session died or hangs: it is used no more. `whole_buckets` fills batches up to their
         bucket, for sessions that are quickest at the sizes they were made for.
         """
+        self._loop = asyncio.get_running_loop()
         self._signature = signature
         self._limits = limits
         self._observe = observer
@@ -145,13 +146,12 @@ class Batcher:
         order = _order(now, priority)
         bucket = self._costs.bucket(length)
         self._admit(rows, bucket, timeout, order)
-        loop = asyncio.get_running_loop()
         most = self._max_rows
         works: list[Work] = []
         awaited: list[_Awaited] = []
         for start in range(0, rows, most):
             part = {name: array[start : start + most] for name, array in inputs.items()} if rows > most else inputs
-            awaited.append(_Awaited(loop.create_future()))
+            awaited.append(_Awaited(self._loop.create_future()))
             works.append(Work(part, min(most, rows - start), bucket, awaited[-1], now, order, now + timeout))
             self._queue(works[-1])
         try:
@@ -233,20 +233,19 @@ class Batcher:
 
     def _queue(self, work: Work) -> None:
         self._backlog.add(work)
-        loop = asyncio.get_running_loop()
         if self._idle and not self._starting:
-            self._start_soon(loop, "idle")
+            self._start_soon("idle")
         if work.deadline < self._alarmed:
-            self._watch(loop, work.deadline)
+            self._watch(work.deadline)
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    def _watch(self, deadline: float) -> None:
         """Wake up at the first deadline: a timer for each request would cost more than the rest of its queueing."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarmed = deadline
-        self._alarm = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, loop)
+        self._alarm = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._expire)
 
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _expire(self) -> None:
         """Answer those whose time is over, and look for who is next."""
         self._alarm, self._alarmed = None, math.inf
         now = time.monotonic()
@@ -264,7 +263,7 @@ class Batcher:
             timeout = work.deadline - work.arrived
             _fail(work, DeadlineExceeded(f"no answer within the timeout of {timeout * 1e3:.0f} ms; it ended {where}"))
         if following < self._alarmed:
-            self._watch(loop, following)
+            self._watch(following)
         self._settle()
 
     # Sessions
@@ -273,7 +272,7 @@ class Batcher:
         """Give a session to the batcher: at first, or in place of a lost one."""
         self._workers.append(worker)
         self._idle.append(worker)
-        self._start_soon(asyncio.get_running_loop(), "idle")
+        self._start_soon("idle")
 
     @property
     def workers(self) -> list[Worker]:
@@ -296,24 +295,24 @@ class Batcher:
             _fail(work, error)
         self._settle()
 
-    def _start_soon(self, loop: asyncio.AbstractEventLoop, reason: Reason) -> None:
+    def _start_soon(self, reason: Reason) -> None:
         """Start batches once everything that arrives in this turn of the loop is queued."""
         if self._idle and self._backlog.rows and not self._starting:
             self._starting = True
-            loop.call_soon(self._start, loop, reason)
+            self._loop.call_soon(self._start, reason)
 
-    def _start(self, loop: asyncio.AbstractEventLoop, reason: Reason) -> None:
+    def _start(self, reason: Reason) -> None:
         self._starting = False
         while self._idle and self._backlog.rows and not self._starting:  # after a batch in this thread the loop has its turn first
             now = time.monotonic()
-            if reason != "window" and self._limits.queue_delay and not self._due(loop, now):
+            if reason != "window" and self._limits.queue_delay and not self._due(now):
                 return
             works = self._backlog.take(now)
             if not works:
                 break
-            self._run(loop, works, reason)
+            self._run(works, reason)
 
-    def _due(self, loop: asyncio.AbstractEventLoop, now: float) -> bool:
+    def _due(self, now: float) -> bool:
         """Whether a batch may leave: it is full, or its first work has waited `queue_delay`. If not, it will be woken."""
         if self._backlog.rows >= self._max_rows:
             return True
@@ -322,10 +321,10 @@ class Batcher:
             return True
         if self._window is not None:
             self._window.cancel()
-        self._window = loop.call_later(left, self._start, loop, "window")
+        self._window = self._loop.call_later(left, self._start, "window")
         return False
 
-    def _run(self, loop: asyncio.AbstractEventLoop, works: list[Work], reason: Reason) -> None:
+    def _run(self, works: list[Work], reason: Reason) -> None:
         worker = self._idle.pop()
         rows = sum([work.rows for work in works])
         seconds = self._costs.of(rows, widest(works))
@@ -337,17 +336,17 @@ class Batcher:
         if seconds < INLINE_SECONDS:
             outcome = job()
             if self._ended(running, seconds, outcome):
-                self._start_soon(loop, "freed")  # what arrived meanwhile comes first into the next
+                self._start_soon("freed")  # what arrived meanwhile comes first into the next
                 self._tell(running, outcome)
             return
         if self._limits.watchdog < math.inf:
-            running.alarm = loop.call_later(self._limits.watchdog, self._give_up, loop, running)
-        worker.start(job, loop, partial(self._finish, loop, running, seconds))
+            running.alarm = self._loop.call_later(self._limits.watchdog, self._give_up, running)
+        worker.start(job, self._loop, partial(self._finish, running, seconds))
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, running: _Running, expected: float, outcome: Outcome) -> None:
+    def _finish(self, running: _Running, expected: float, outcome: Outcome) -> None:
         """A batch comes back from its thread."""
         if self._ended(running, expected, outcome):
-            self._start(loop, "freed")  # the session must not idle while answers are written
+            self._start("freed")  # the session must not idle while answers are written
             self._tell(running, outcome)
 
     def _ended(self, running: _Running, expected: float, outcome: Outcome) -> bool:
@@ -387,7 +386,7 @@ class Batcher:
             self._drop(running.worker, outcome.lost)
         self._settle()
 
-    def _give_up(self, loop: asyncio.AbstractEventLoop, running: _Running) -> None:
+    def _give_up(self, running: _Running) -> None:
         """A batch runs past the watchdog: its session is taken to hang."""
         running.given_up = True
         self._running.remove(running)
@@ -395,7 +394,7 @@ class Batcher:
             if work.caller is not None:
                 self._again(work)
         self._drop(running.worker, TimeoutError(f"a batch did not end within {self._limits.watchdog:g} s"))
-        self._start_soon(loop, "freed")
+        self._start_soon("freed")
         self._settle()
 
     def _again(self, work: Work) -> None:

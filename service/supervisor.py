@@ -84,6 +84,8 @@ class Supervisor:
                 del self._workers[number]
                 code = worker.exitcode or 0
                 if self._stopping:
+                    if code == -signal.SIGTERM and any(event.is_set() for event in self._ready.values()):
+                        code = 0  # it was still starting, and had nothing to lose
                     status = status or (code if code >= 0 else 128 - code)  # as a shell has it
                 elif number in first and not self._ready[number].is_set():
                     status = abs(code) or 1  # it could not start, and has said why

@@ -31,6 +31,7 @@ THIRD_PARTY = {
         "starlette",
         "uvicorn",
         "msgspec",
+        "orjson",
         "prometheus_client",
         "python_multipart",
         "PIL",
@@ -80,7 +81,7 @@ def test_training_knows_tensors_tasks_and_preprocessing_but_not_how_versions_are
     assert wrong == []
 
 
-def test_nobody_but_the_command_line_imports_the_composition_root():
+def test_nobody_but_the_server_imports_the_composition_root():
     importers = {file for package in ALLOWED for file, module in imports(package) if module == "service.app"}
     assert importers == {"service/server.py"}
 

@@ -122,10 +122,15 @@ class Call:
         inputs: Mapping[str, Array]
         timeout, priority = head.timeout, head.priority
         if head.interface == "infer":
-            signature = model.manifest.signature
-            self._read = request = v2.decode(body, head.json_length, signature, model.max_rows, model.reader.texts)
-            inputs, rows, length = request.inputs, 0, None
-            timeout, priority = request.timeout, request.priority
+            plain = model.plain.decode(body, model.max_rows) if head.json_length is None else None
+            if plain is not None:
+                self._read, rows, length = plain
+                inputs, timeout, priority = plain.request.inputs, None, 0
+            else:
+                signature = model.manifest.signature
+                self._read = request = v2.decode(body, head.json_length, signature, model.max_rows, model.reader.texts)
+                inputs, rows, length = request.inputs, 0, None
+                timeout, priority = request.timeout, request.priority
         else:
             read = model.reader.quick(body, head.content_type, head.query, model.max_rows)
             if read is None:

@@ -75,11 +75,22 @@ def test_every_instance_is_proven(tmp_path):
     assert len(loaded(tmp_path, instances=3).sessions) == 3
 
 
-@pytest.mark.parametrize(("cores", "instances", "threads"), [(1, 1, 1), (2, 1, 1), (8, 1, 7), (8, 2, 3), (8, 9, 1)])
+@pytest.mark.parametrize(("cores", "instances", "threads"), [(1, 1, 1), (2, 1, 2), (8, 1, 8), (8, 2, 4), (8, 9, 1)])
 def test_threads_fit_the_cores_of_the_container(tmp_path, monkeypatch, cores, instances, threads):
     monkeypatch.setattr("service.loading.cores", lambda: cores)
     micro.publish_double(tmp_path)
     assert loaded(tmp_path, instances=instances).way.threads == threads
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "slow", "sessions", "threads"), [(2, 1, True, 2, 1), (2, 1, False, 1, 1), (16, 2, True, 4, 2)]
+)
+def test_left_alone_sessions_share_the_cores_of_their_process(tmp_path, monkeypatch, cores, workers, slow, sessions, threads):
+    monkeypatch.setattr("service.loading.cores", lambda: cores)
+    monkeypatch.setattr("service.loading.INLINE_SECONDS", 0.0 if slow else 1e9)
+    micro.publish_double(tmp_path)
+    found = loaded(tmp_path, workers=workers)
+    assert (len(found.sessions), found.way.threads) == (sessions, threads)
 
 
 @pytest.mark.parametrize("here", [True, False])

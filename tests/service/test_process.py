@@ -93,7 +93,7 @@ def waiting_rows(server):
 
 def test_sigterm_answers_every_request_in_flight_before_the_process_ends(tmp_path):
     publish_slow(tmp_path)
-    with serving(tmp_path) as server, ThreadPoolExecutor(11) as pool:
+    with serving(tmp_path, "--instances", "1") as server, ThreadPoolExecutor(11) as pool:
         first = http.client.HTTPConnection(server.address, timeout=30)
         first.request("POST", "/models/slow/predict", json.dumps({"instances": [[0, 1]]}))
         waiting_rows(server)  # sent after the first request and answered: by now that one is running
@@ -163,7 +163,7 @@ def test_rows_of_callers_that_hang_up_are_dropped_and_counted(tmp_path):
     publish_slow(tmp_path)
     body = json.dumps({"instances": [[1, 1]] * 8}).encode()
     request = b"POST /models/slow/predict HTTP/1.1\r\nHost: q\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    with serving(tmp_path) as server, ThreadPoolExecutor(1) as pool:
+    with serving(tmp_path, "--instances", "1") as server, ThreadPoolExecutor(1) as pool:
         patient = pool.submit(post, server.address, "/models/slow/predict", {"instances": [[1, 1]]})
         leaving = [socket.create_connection(server.address.split(":"), timeout=10) for _ in range(5)]
         for connection in leaving:
