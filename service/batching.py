@@ -120,8 +120,12 @@ class Batcher:
         length: int | None = None,
         timeout: float = math.inf,
         priority: int = 0,
+        alone: bool = False,
     ) -> Work:
         """Queue rows that fit one batch; `caller` is told what became of them.
+
+        `alone` says that nobody else can arrive in this turn of the loop: an idle session starts at once, and the caller may be told
+        before this returns.
 
         `timeout`, in seconds, covers queue and computing; `priority` is 1 (first) to 4 (last, and 0). Raises Refused where the
         queue is full or the answer could not come in time, and Unavailable while draining or without a session. The caller gets
@@ -132,7 +136,7 @@ class Batcher:
         bucket = self._costs.bucket(length)
         self._admit(rows, bucket, timeout, order)
         work = Work(inputs, rows, bucket, caller, now, order, now + timeout)
-        self._queue(work)
+        self._queue(work, alone)
         return work
 
     async def submit(
@@ -231,10 +235,13 @@ class Batcher:
         wait = self.predicted_wait()
         return max(1, math.ceil(wait)) if wait < math.inf else 1
 
-    def _queue(self, work: Work) -> None:
+    def _queue(self, work: Work, alone: bool = False) -> None:
         self._backlog.add(work)
         if self._idle and not self._starting:
-            self._start_soon("idle")
+            if alone:
+                self._start("idle")
+            else:
+                self._start_soon("idle")
         if work.deadline < self._alarmed:
             self._watch(work.deadline)
 

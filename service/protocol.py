@@ -180,6 +180,11 @@ class Protocol(HttpToolsProtocol):
             self._call = call
         return True
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other connection."""
+        return len(self.connections) == 1
+
     def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
         self._call = None

@@ -38,6 +38,10 @@ BINARY = "application/octet-stream"
 class Connection(Protocol):
     """Where an answer goes."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other."""
+
     def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
 
@@ -140,8 +144,12 @@ class Call:
             inputs, rows, length = model.checked(inputs)
         if rows > model.manifest.signature.batch.max:
             raise Declined("it takes several batches")
-        self._work = model.batcher.offer(self, inputs, rows, length, timeout or model.timeout, priority)
         model.enter()
+        try:
+            self._work = model.batcher.offer(self, inputs, rows, length, timeout or model.timeout, priority, self._connection.alone)
+        except BaseException:
+            model.leave()
+            raise
 
     def answered(self, _work: Work, answer: Answer) -> None:
         """Write the answer."""

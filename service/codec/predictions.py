@@ -1,14 +1,13 @@
 """What a model's output means to a person: labels and probabilities, or values, as JSON.
 
 A model that tells classes apart answers `{"label": …, "probabilities": […]}` for each row, one with several labels at once
-`{"labels": […], "probabilities": […]}`, and one of numbers `{"values": {…}}`. Probabilities fall; both they and the values are
-written with as many digits as tell float32 numbers apart.
+`{"labels": […], "probabilities": […]}`, and one of numbers `{"values": {…}}`. Probabilities fall.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import orjson
@@ -21,7 +20,7 @@ from service.codec import tensor
 Explanation = Mapping[str, str | int | float]
 Ranked = tuple[list[list[int]], list[list[bytes]]]  # of each row: its labels by falling probability, and all probabilities as text
 
-_texts = partial(orjson.dumps, option=orjson.OPT_SERIALIZE_NUMPY)
+FEW = 64  # numbers with which Python is done before NumPy has begun
 
 
 class Predictions:
@@ -46,7 +45,7 @@ class Predictions:
         if not finite:
             tensor.require_finite(name, output[start:stop])
         if isinstance(self._task, Regression):
-            texts = [self._row_of_values(row) for row in _numbers(output[start:stop])]
+            texts = [self._row_of_values(row) for row in _texts(output[start:stop])]
         else:
             if finite:  # what the rows of other callers need too is done once for all
                 ranked: Ranked | None = ran.made.get(self)
@@ -62,6 +61,9 @@ class Predictions:
     def _rank(self, output: Array) -> Ranked:
         task = self._task
         assert not isinstance(task, Regression)
+        if isinstance(task, Multiclass) and output.size <= FEW:
+            rows = [_softmax(row, task.temperature) for row in output.tolist()]
+            return [sorted(range(len(row)), key=row.__getitem__, reverse=True) for row in rows], _texts(rows)
         logits = output.astype(np.float64)
         if task.temperature != 1:
             logits /= task.temperature
@@ -72,7 +74,7 @@ class Predictions:
             chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
             if isinstance(task, Binary):
                 chances = np.concatenate([1 - chances, chances], axis=1)
-        return (-chances).argsort(axis=1, kind="stable").tolist(), _numbers(chances)
+        return (-chances).argsort(axis=1, kind="stable").tolist(), _texts(chances)
 
     def _row_of_labels(self, order: list[int], chances: list[bytes], top_k: int | None) -> bytes:
         listed = b"},".join([self._chances[label] + chances[label] for label in order[:top_k]])
@@ -85,7 +87,14 @@ class Predictions:
         return b'{"values":{%s}}' % b",".join([name + value for name, value in zip(self._values, values, strict=True)])
 
 
-def _numbers(rows: Array) -> list[list[bytes]]:
-    """The JSON text of each number of [rows, columns]."""
-    text = _texts(rows.astype(np.float32, order="C"))
-    return [row.split(b",") for row in text[2:-2].split(b"],[")]
+def _softmax(logits: list[float], temperature: float) -> list[float]:
+    largest = max(logits)
+    powers = [math.exp((logit - largest) / temperature) for logit in logits]
+    whole = sum(powers)
+    return [power / whole for power in powers]
+
+
+def _texts(rows: Array | list[list[float]]) -> list[list[bytes]]:
+    """The JSON text of each number of [rows, columns], with as many digits as tell numbers of its type apart."""
+    whole = orjson.dumps(rows if isinstance(rows, list) else np.ascontiguousarray(rows), option=orjson.OPT_SERIALIZE_NUMPY)
+    return [row.split(b",") for row in whole[2:-2].split(b"],[")]

@@ -228,6 +228,7 @@ def test_who_hangs_up_before_the_answer_takes_its_rows_along(bench_in):
     async def scenario(bench):
         (model,) = bench.app.registry.models()
         protocol, _ = bench.connect()
+        protocol.connections.add("another")  # who is alone is answered on the spot
         protocol.data_received(PREDICT)
         assert model.batcher.waiting_rows == 1
         protocol.connection_lost(ConnectionResetError())
