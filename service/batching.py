@@ -124,8 +124,8 @@ class Batcher:
     ) -> Work:
         """Queue rows that fit one batch; `caller` is told what became of them.
 
-        `alone` says that nobody else can arrive in this turn of the loop: an idle session starts at once, and the caller may be told
-        before this returns.
+        `alone` says that nobody else can arrive in this turn of the loop: an idle session starts at once, and the caller may be
+        told before this returns.
 
         `timeout`, in seconds, covers queue and computing; `priority` is 1 (first) to 4 (last, and 0). Raises Refused where the
         queue is full or the answer could not come in time, and Unavailable while draining or without a session. The caller gets

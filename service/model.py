@@ -12,7 +12,7 @@ from modelrepo.tensors import Array
 from runtime.session import Session
 from service.batch import Answer
 from service.batching import Batcher, Limits
-from service.codec.plain import PlainRequests
+from service.codec.plain import PlainAnswers, PlainRequests
 from service.codec.predictions import Predictions
 from service.errors import Unavailable
 from service.loading import Loaded
@@ -42,6 +42,7 @@ class ServedModel:
         self.goldens = way.goldens
         self.reader = loaded.reader
         self.plain = PlainRequests(self.manifest.signature)
+        self.plain_answers = PlainAnswers(self.name, self.version, self.manifest.signature)
         self.predictions = Predictions(self.name, self.version, self.manifest.task)
         self.statistics = Statistics()
         self.fault: str | None = None

@@ -99,6 +99,7 @@ class Call:
         "_connection",
         "_head",
         "_model",
+        "_plain",
         "_quick",
         "_read",
         "_work",
@@ -116,6 +117,7 @@ class Call:
         self._arrived = arrived
         self._work: Work | None = None
         self._read: v2.Request | Instances
+        self._plain = False
         self.keep_alive = True
         self.response_complete = False
         self.disconnected = False
@@ -128,6 +130,7 @@ class Call:
         if head.interface == "infer":
             plain = model.plain.decode(body, model.max_rows) if head.json_length is None else None
             if plain is not None:
+                self._plain = True
                 self._read, rows, length = plain
                 inputs, timeout, priority = plain.request.inputs, None, 0
             else:
@@ -161,6 +164,8 @@ class Call:
                 headers["server-timing"] = server_timing(explanation)
             if isinstance(read, Instances):
                 content = model.predictions.encode(answer.ran, answer.start, answer.stop, read.top_k, explanation)
+            elif self._plain and (plain := model.plain_answers.encode(answer.ran, answer.start, answer.stop, read.id)):
+                content = plain
             else:
                 content, length = v2.encode(read, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
                 if length is not None:

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelrepo.errors import SignatureError
+from modelrepo.tensors import Signature, TensorSpec
+from service.batch import Ran
 from service.codec import v2
-from service.codec.plain import PlainRequests
+from service.codec.plain import PlainAnswers, PlainRequests
 from service.errors import ServiceError
 from tests import micro
 
@@ -61,3 +63,28 @@ def test_what_asks_for_more_is_left_to_the_whole_decoder(change):
     tensor = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     assert READERS["rows"].decode(json.dumps({"inputs": [tensor]}).encode(), 100) is not None
     assert READERS["rows"].decode(json.dumps({"inputs": [tensor], **change}).encode(), 100) is None
+
+
+@given(
+    outputs=st.dictionaries(st.sampled_from(["logits", "values"]), st.sampled_from(["float32", "int64", "float64"]), min_size=1),
+    rows=st.integers(1, 5),
+    id_=st.sampled_from([None, 'a "b"']),
+    data=st.data(),
+)
+def test_answers_are_written_as_the_whole_encoder_writes_them(outputs, rows, id_, data):
+    specs = tuple(TensorSpec(name=name, dtype=dtype, shape=(micro.BATCH, 3)) for name, dtype in outputs.items())
+    signature = Signature(inputs=micro.DOUBLE.inputs, outputs=specs)
+    random = np.random.default_rng(rows)
+    ran = Ran({spec.name: (random.standard_normal((rows, 3)) * 100).astype(spec.dtype) for spec in specs})
+    answers = PlainAnswers('m"', "3", signature)
+    start = data.draw(st.integers(0, rows - 1), label="start")
+    stop = data.draw(st.integers(start + 1, rows), label="stop")
+    own = {name: array[start:stop] for name, array in ran.outputs.items()}
+    whole, _ = v2.encode(v2.Request(id_, {}, None, False), 'm"', "3", own)
+    assert answers.encode(ran, start, stop, id_) == whole
+
+
+def test_what_is_no_number_is_left_to_the_whole_encoder():
+    answers = PlainAnswers("m", "1", micro.DOUBLE)
+    ran = Ran({"logits": np.array([[1, 2], [np.nan, 0]], np.float32)})
+    assert answers.encode(ran, 0, 1, None) is None
