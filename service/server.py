@@ -32,6 +32,8 @@ from service.siblings import Siblings, socket_of
 
 log = logging.getLogger("quartet")
 
+SWITCH_SECONDS = 0.5e-3  # a session's thread that waits for the interpreter gets it after that, instead of Python's 5 ms
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -46,7 +48,7 @@ class Server(uvicorn.Server):
     """uvicorn around our registry.
 
     The files of all models are checked before the port opens; while they load the server is alive and not ready, and says how far
-    it is. One that cannot be loaded ends the process.
+    it is. One of several workers opens the port when it is ready. What cannot be loaded ends the process.
     """
 
     def __init__(self, app: InferenceFirst, chosen: Settings, worker: Worker | None = None) -> None:
@@ -89,8 +91,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the port."""
         assert sockets is not None  # `serve` gives the one it bound
-        if self._worker is not None and self._worker.ready.is_set():  # started again: the others answer until it can
-            await asyncio.wait([self._loading])
+        if self._worker is not None:  # who has the port gets requests, and the others can answer until it can
+            await self._loading
         try:
             sockets[0].listen(self.config.backlog)
         except OSError as error:  # two servers may bind the same address, only one may listen
@@ -152,6 +154,7 @@ class Server(uvicorn.Server):
         if error := loading.exception():
             self._failure, self.should_exit = error, True
             return
+        sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time
         host, port = self.servers[0].sockets[0].getsockname()[:2]
