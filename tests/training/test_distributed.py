@@ -23,6 +23,7 @@ def curve(run):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
 
 
+@pytest.mark.slow
 def test_two_processes_one_of_them_killed_give_the_curve_of_a_single_one(tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert main([*OPTIONS, "--out", str(alone)]) == 0
