@@ -12,62 +12,22 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from modelrepo.tensors import Array, Signature
+from service.admission import Admission, Limits, Observer, Running
 from service.backlog import Backlog
 from service.batch import Answer, BatchFacts, Caller, Ran, Reason, Work, padding, widest
 from service.compute import Outcome, compute
 from service.costs import Costs
-from service.errors import DeadlineExceeded, Refused, Unavailable, too_many_rows
+from service.errors import DeadlineExceeded, Unavailable
 from service.worker import Worker
 
 INLINE_SECONDS = 200e-6  # about what it costs to hand a batch to a thread and back
 PRIORITIES = 4  # 1 is served first, 4 last and without one; a lower one waits no longer for it than the seconds below
 HEAD_START = 0.1  # seconds by which one priority may overtake the next
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much may wait and how long. Times in seconds; `watchdog` is how long a batch may run, at most."""
-
-    queue_rows: int
-    queue_delay: float = 0.0
-    watchdog: float = math.inf
-    refusal: int = 429  # the status, or 503
-
-
-class Observer(Protocol):
-    """Whoever keeps the metrics."""
-
-    def batch(self, facts: BatchFacts) -> None:
-        """A batch ran."""
-
-    def abandoned(self, rows: int) -> None:
-        """Their caller left while they were queued."""
-
-    def refused(self, reason: str, rows: int) -> None:
-        """They were turned away on arrival: `queue` or `deadline`."""
-
-    def expired(self, rows: int) -> None:
-        """They were accepted, and not answered in time."""
-
-
-@dataclass(eq=False, slots=True)
-class _Running:
-    """A batch on a worker."""
-
-    worker: Worker
-    works: list[Work]
-    reason: Reason
-    started: float
-    expected: float
-    alarm: asyncio.TimerHandle | None = None
-    given_up: bool = False
 
 
 class Batcher:
@@ -101,7 +61,8 @@ class Batcher:
         self._backlog = Backlog(self._max_rows, self._costs, apart=signature.length is not None)
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []
-        self._running: list[_Running] = []
+        self._running: list[Running] = []
+        self._admission = Admission(limits, self._costs, self._backlog, self._workers, self._running, observer)
         self._starting = False
         self._window: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None  # for the deadline that comes first
@@ -186,21 +147,11 @@ class Batcher:
 
     def refuse_where_full(self, rows: int = 1) -> None:
         """Turn rows away for which the queue has no room: one at least, before a request is even decoded. Raises Refused."""
-        waiting, most = self._backlog.rows, self._limits.queue_rows
-        if waiting + rows <= most:
-            return
-        self._observe.refused("queue", rows)
-        seconds = self._retry_after()
-        message = f"{waiting} rows are waiting and {rows} more would exceed {most}: try again in {seconds} s"
-        raise Refused(message, seconds, self._limits.refusal)
+        self._admission.refuse_where_full(rows)
 
-    def predicted_wait(self, order: float = math.inf) -> float:
-        """Seconds until rows that arrive now would start to run; with `order`, those before which only works of a lower one run."""
-        if not self._workers:
-            return math.inf
-        now = time.monotonic()
-        busy = sum(max(0.0, running.started + running.expected - now) for running in self._running)
-        return (busy + self._backlog.ahead(order) * self._costs.slowness) / len(self._workers)
+    def predicted_wait(self) -> float:
+        """Seconds until rows that arrive now would start to run; forever without a session."""
+        return self._admission.predicted_wait()
 
     def _admit(self, rows: int, bucket: int | None, timeout: float, order: float) -> None:
         """Turn away what cannot be served. Raises Unavailable, PayloadTooLarge or Refused."""
@@ -208,32 +159,8 @@ class Batcher:
             raise Unavailable("the model is shutting down: send the request to another instance")
         if self._broken is not None:
             raise self._broken
-        limits = self._limits
-        if rows > limits.queue_rows:
-            raise too_many_rows(rows, limits.queue_rows)
-        self.refuse_where_full(rows)
         # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
-        if timeout == math.inf or (not self._backlog.rows and self._idle):
-            return
-        costs = self._costs
-        cost = costs.of(rows, bucket) * costs.slowness
-        if sum([running.expected for running in self._running]) + self._backlog.seconds * costs.slowness + cost <= timeout:
-            return  # even if one session had to do it all
-        wait = self.predicted_wait(order)
-        needed = wait + cost
-        if needed > timeout and needed < math.inf:
-            self._observe.refused("deadline", rows)
-            raise Refused(
-                f"the answer would take about {needed * 1e3:.0f} ms, {wait * 1e3:.0f} of them waiting, and the timeout is "
-                f"{timeout * 1e3:.0f} ms: try again in {self._retry_after()} s, or allow more time",
-                self._retry_after(),
-                limits.refusal,
-            )
-
-    def _retry_after(self) -> int:
-        """Whole seconds until the queue should have drained, as HTTP has them: 1 at least."""
-        wait = self.predicted_wait()
-        return max(1, math.ceil(wait)) if wait < math.inf else 1
+        self._admission.admit(rows, bucket, math.inf if self._idle and not self._backlog.rows else timeout, order)
 
     def _queue(self, work: Work, alone: bool = False) -> None:
         self._backlog.add(work)
@@ -337,7 +264,7 @@ class Batcher:
         seconds = self._costs.of(rows, widest(works))
         started = time.monotonic()
         expected = 0.0 if seconds == math.inf else seconds * self._costs.slowness
-        running = _Running(worker, works, "full" if rows >= self._max_rows else reason, started, expected)
+        running = Running(worker, works, "full" if rows >= self._max_rows else reason, started, expected)
         self._running.append(running)
         job = partial(compute, worker, self._signature, works, self._whole_buckets)
         if seconds < INLINE_SECONDS:
@@ -350,13 +277,13 @@ class Batcher:
             running.alarm = self._loop.call_later(self._limits.watchdog, self._give_up, running)
         worker.start(job, self._loop, partial(self._finish, running, seconds))
 
-    def _finish(self, running: _Running, expected: float, outcome: Outcome) -> None:
+    def _finish(self, running: Running, expected: float, outcome: Outcome) -> None:
         """A batch comes back from its thread."""
         if self._ended(running, expected, outcome):
             self._start("freed")  # the session must not idle while answers are written
             self._tell(running, outcome)
 
-    def _ended(self, running: _Running, expected: float, outcome: Outcome) -> bool:
+    def _ended(self, running: Running, expected: float, outcome: Outcome) -> bool:
         """Take a batch off its worker; False where it came after all, when its works had been handed to another."""
         if running.given_up:
             return False
@@ -368,7 +295,7 @@ class Batcher:
         self._costs.took(expected, outcome.merging + outcome.computing)
         return True
 
-    def _tell(self, running: _Running, outcome: Outcome) -> None:
+    def _tell(self, running: Running, outcome: Outcome) -> None:
         """Each caller what became of its rows."""
         works, started = running.works, running.started
         waits = tuple([started - work.arrived for work in works])
@@ -393,7 +320,7 @@ class Batcher:
             self._drop(running.worker, outcome.lost)
         self._settle()
 
-    def _give_up(self, running: _Running) -> None:
+    def _give_up(self, running: Running) -> None:
         """A batch runs past the watchdog: its session is taken to hang."""
         running.given_up = True
         self._running.remove(running)

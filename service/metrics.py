@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from modelrepo.tensors import ShapeRange
+from service.admission import Observer
 from service.batch import BatchFacts, Reason
-from service.batching import Observer
 from service.statistics import Statistics
 from service.tally import Count, Counter, Histogram
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from modelrepo.tensors import Array
 from runtime.session import Session
+from service.admission import Limits
 from service.batch import Answer
-from service.batching import Batcher, Limits
+from service.batching import Batcher
 from service.codec.plain import PlainAnswers, PlainRequests
 from service.codec.predictions import Predictions
 from service.errors import Unavailable

@@ -9,8 +9,9 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.admission import Limits
 from service.batch import BatchFacts
-from service.batching import INLINE_SECONDS, Batcher, Limits
+from service.batching import INLINE_SECONDS, Batcher
 from service.errors import DeadlineExceeded, PayloadTooLarge, Refused, Unavailable, Unprocessable
 from service.worker import Worker
 from tests import micro
