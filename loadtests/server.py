@@ -82,6 +82,13 @@ class Server:
         lines = (await self.get("/metrics")).body.decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
+    async def observed(self, name: str, at_most: str) -> float:
+        """How many values of a histogram, over all its series, were no more than a bound, written as it stands in /metrics."""
+        lines = (await self.get("/metrics")).body.decode().splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}_bucket{{") and f'le="{at_most}"' in line
+        )
+
     async def terminate(self) -> int:
         """SIGTERM, and the exit status."""
         self._process.send_signal(signal.SIGTERM)

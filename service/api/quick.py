@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-from modelrepo.errors import SignatureError
 from modelrepo.tensors import Array
 from service import errors
 from service.api.explanation import explain, server_timing
@@ -73,7 +72,9 @@ class Quick:
         except Refused as refusal:
             model.enter()
             call.failed(None, refusal)
-        except (ServiceError, SignatureError):
+        except Exception:  # whatever it is, the long way meets it again and says it
+            if call.response_complete:
+                raise
             return None
         return call
 
@@ -123,7 +124,7 @@ class Call:
         self.disconnected = False
 
     def start(self, body: bytes) -> None:
-        """Decode and queue. Raises ServiceError or SignatureError, with nothing done yet."""
+        """Decode and queue. Raises what is wrong with it, with nothing done yet."""
         head, model = self._head, self._model
         inputs: Mapping[str, Array]
         timeout, priority = head.timeout, head.priority

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.admission import Limits
 from service.app import create_app
 from service.settings import Settings
 from tests import micro
@@ -215,5 +216,20 @@ def test_an_answer_tells_to_close_the_connection_once_the_server_is_on_its_way_o
         assert transport.written.startswith(b"HTTP/1.1 200 OK")
         assert b"connection: close\r\n" in transport.written
         assert transport.closed
+
+    bench_in(scenario)
+
+
+def test_who_is_refused_is_told_so_before_the_next_request_is_even_looked_at(bench_in, monkeypatch):
+    async def scenario(bench):
+        (model,) = bench.app.registry.models()
+        protocol, transport = bench.connect()
+        protocol.data_received(PREDICT)
+        await quiet(protocol)
+        monkeypatch.setattr(model.batcher._admission, "_limits", Limits(queue_rows=0))
+        protocol.data_received(PREDICT)
+        assert transport.written.count(b"HTTP/1.1 429 Too Many Requests") == 1
+        assert b"retry-after: 1\r\n" in transport.written
+        assert not transport.closed
 
     bench_in(scenario)
