@@ -130,7 +130,7 @@ class Protocol(HttpToolsProtocol):
         self._rested = None
         if self._expected is None:
             self._expected = now
-        if self._between and (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused:
+        if self._between and self._free():
             data = self._recognise(data, now)
             if not data:
                 return
@@ -244,13 +244,17 @@ class Protocol(HttpToolsProtocol):
         raw, self._raw = self._raw, b""
         if self._declined:
             self._declined = False
-        elif (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused and self._lives_on():
+        elif self._free() and self._lives_on():
             head = read(self.parser.get_method(), self.url, self.headers)
             if head is not None and self._quick.fits(head):
                 self._notice(raw, head)
                 self._held = (head, time.monotonic(), [])
                 return
         super().on_headers_complete()
+
+    def _free(self) -> bool:
+        """Whether nothing is being answered, and what was answered has been read."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
     def _lives_on(self) -> bool:
         """Whether the connection stays open after this request, as HTTP/1.1 has it."""
