@@ -20,6 +20,7 @@ from service.loading import Loaded
 from service.metrics import Answers, Metrics
 from service.settings import Settings
 from service.statistics import Statistics
+from service.tap import Tap
 from service.worker import Worker
 
 log = logging.getLogger("quartet.model")
@@ -48,6 +49,8 @@ class ServedModel:
         self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""
+        self.taps: tuple[Tap, ...] = ()
+        """Who looks at its answered requests."""
         self._way = way
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
@@ -106,7 +109,21 @@ class ServedModel:
 
         `timeout` in seconds, None for the server's. Raises SignatureError, and what `Batcher.submit` raises.
         """
-        return await self.batcher.submit(*self.checked(inputs), timeout or self.timeout, priority)
+        complete, rows, length = self.checked(inputs)
+        answer = await self.batcher.submit(complete, rows, length, timeout or self.timeout, priority)
+        if self.taps:
+            self.show(complete, answer)
+        return answer
+
+    def show(self, inputs: Mapping[str, Array], answer: Answer) -> None:
+        """Let the taps look at an answered request; one that fails is told of, and looks no more."""
+        for tap in self.taps:
+            try:
+                tap.saw(inputs, answer)
+            except Exception:  # no caller's answer hangs on it
+                log.exception("%s:%s: %s looks at no more requests", self.name, self.version, type(tap).__name__)
+                self.taps = tuple(other for other in self.taps if other is not tap)
+                tap.close()
 
     def checked(self, inputs: Mapping[str, Array]) -> tuple[Mapping[str, Array], int, int | None]:
         """Complete inputs, their rows and, for sequences, their length. Raises SignatureError."""
@@ -129,6 +146,8 @@ class ServedModel:
             worker.close()
         for worker in workers:
             await asyncio.to_thread(worker.join)
+        for tap in self.taps:
+            tap.close()
 
     def _add(self, session: Session) -> None:
         self.batcher.add(Worker(session, self._way.check, f"{self.name}-{self.version}"))

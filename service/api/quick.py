@@ -155,7 +155,7 @@ class Call:
             model.leave()
             raise
 
-    def answered(self, _work: Work, answer: Answer) -> None:
+    def answered(self, work: Work, answer: Answer) -> None:
         """Write the answer."""
         headers = {"content-type": JSON}
         read, model = self._read, self._model
@@ -174,6 +174,8 @@ class Call:
         except Exception as error:  # noqa: BLE001 - the last line of defence, as in `inference.py`
             self.failed(None, error)
             return
+        if model.taps:
+            model.show(work.inputs, answer)
         if len(content) < WORTH_ENCODING:
             self._end(200, content, headers)
             return
