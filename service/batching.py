@@ -145,6 +145,11 @@ class Batcher:
         """Rows in the queue."""
         return self._backlog.rows
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue; one that was split counts once for each part."""
+        return len(self._backlog)
+
     def refuse_where_full(self, rows: int = 1) -> None:
         """Turn rows away for which the queue has no room: one at least, before a request is even decoded. Raises Refused."""
         self._admission.refuse_where_full(rows)

@@ -55,7 +55,9 @@ class ServedModel:
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
         self._metrics = metrics
-        self._answers = {each: metrics.answers(each, self.name, self.version, self.statistics) for each in ("infer", "predict")}
+        self._answers = {
+            each: metrics.answers(each, self.name, self.version, self.statistics, self.provider) for each in ("infer", "predict")
+        }
         self._replacements: set[asyncio.Task[None]] = set()
         self._callers = 0
         self._closing = False
@@ -69,7 +71,7 @@ class ServedModel:
                 settings.watchdog_seconds or math.inf,
                 settings.overload_status,
             ),
-            metrics.observer(self.name, self.version, self.statistics),
+            metrics.observer(self.name, self.version, self.statistics, self.provider),
             self._lost,
             whole_buckets=way.candidate.device == "cuda",
         )

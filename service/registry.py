@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,7 +269,9 @@ class Registry:
         def progress(text: str) -> None:
             loop.call_soon_threadsafe(setattr, entry, "reason", text)
 
+        started = time.monotonic()
         loaded = await asyncio.to_thread(load, published, self._settings, progress)
+        self._metrics.load_seconds.labels(published.name).observe(time.monotonic() - started)
         model = ServedModel(loaded, self._settings, self._metrics)
         self._metrics.serves(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()

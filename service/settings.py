@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
 
+    # What is told of it.
+    triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
+
     @field_validator("versions")
     @classmethod
     def _is_a_policy(cls, text: str) -> str:

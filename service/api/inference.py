@@ -28,6 +28,7 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.protocol import GONE
 from service.registry import Registry
+from service.telemetry import Telemetry
 
 log = logging.getLogger("quartet.api")
 
@@ -47,8 +48,9 @@ class ClientGone(Exception):
 class InferenceFirst:
     """The application: inference paths are answered here, all others by `rest`."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, rest: FastAPI) -> None:
+    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, rest: FastAPI, telemetry: Telemetry) -> None:
         self.registry = registry
+        self.telemetry = telemetry
         self.quick = Quick(registry, metrics, max_body_bytes)
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
