@@ -16,7 +16,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
-from service import errors, triton
+from service import errors, tracing, triton
+from service.access import AccessLog
 from service.api import openapi, repository, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
@@ -36,8 +37,9 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     registry itself. Shutting down answers what was accepted and closes the sessions.
     """
     metrics = Metrics(DEFAULT_BATCH)
-    telemetry = Telemetry(metrics)
-    registry = Registry(settings, metrics)
+    traces = tracing.from_environment()
+    telemetry = Telemetry(metrics, traces, AccessLog() if settings.access_log else None)
+    registry = Registry(settings, metrics, traces)
     if settings.triton_metrics:
         triton.TritonNames(registry, metrics, settings.overload_status)
 

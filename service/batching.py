@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from modelrepo.tensors import Array, Signature
-from service.admission import Admission, Limits, Observer, Running
+from service.admission import Admission, Limits, Observer, Running, Tracer
 from service.backlog import Backlog
 from service.batch import Answer, BatchFacts, Caller, Ran, Reason, Work, padding, widest
 from service.compute import Outcome, compute
@@ -44,6 +44,7 @@ class Batcher:
         observer: Observer,
         lost: Callable[[Worker, Exception], None],
         whole_buckets: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
         """`measured` holds the seconds of a batch by its buckets of rows and length, while nothing else ran.
 
@@ -55,6 +56,7 @@ class Batcher:
         self._limits = limits
         self._observe = observer
         self._lost = lost
+        self._tracer = tracer
         self._whole_buckets = whole_buckets
         self._max_rows = signature.batch.max
         self._costs = Costs(signature, measured)
@@ -112,12 +114,13 @@ class Batcher:
         bucket = self._costs.bucket(length)
         self._admit(rows, bucket, timeout, order)
         most = self._max_rows
+        traced = None if self._tracer is None else self._tracer.current()
         works: list[Work] = []
         awaited: list[_Awaited] = []
         for start in range(0, rows, most):
             part = {name: array[start : start + most] for name, array in inputs.items()} if rows > most else inputs
             awaited.append(_Awaited(self._loop.create_future()))
-            works.append(Work(part, min(most, rows - start), bucket, awaited[-1], now, order, now + timeout))
+            works.append(Work(part, min(most, rows - start), bucket, awaited[-1], now, order, now + timeout, traced=traced))
             self._queue(works[-1])
         try:
             if len(works) == 1:
@@ -308,6 +311,8 @@ class Batcher:
         share = padding(self._signature, works, outcome.size)
         facts = BatchFacts(rows, outcome.size, widest(works), waits, outcome.merging, outcome.computing, share, running.reason)
         self._observe.batch(facts)
+        if self._tracer is not None:
+            self._tracer.ran(works, started, facts, outcome.lost)
         for work, answer, waited in zip(works, outcome.answers, waits, strict=True):
             caller = work.caller
             if caller is None:

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from modelrepo.tensors import Array
 from runtime.session import Session
@@ -23,6 +24,9 @@ from service.statistics import Statistics
 from service.tap import Tap
 from service.worker import Worker
 
+if TYPE_CHECKING:
+    from service.otel import Tracing
+
 log = logging.getLogger("quartet.model")
 
 RETRY_SECONDS = (1, 60)  # between attempts to replace a session: the first, and the most, doubling in between
@@ -31,7 +35,7 @@ RETRY_SECONDS = (1, 60)  # between attempts to replace a session: the first, and
 class ServedModel:
     """Made inside the event loop, which all its methods belong to."""
 
-    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         way = loaded.way
         self.name = way.published.name
         self.version = str(way.published.version)
@@ -74,6 +78,7 @@ class ServedModel:
             metrics.observer(self.name, self.version, self.statistics, self.provider),
             self._lost,
             whole_buckets=way.candidate.device == "cuda",
+            tracer=None if tracing is None else tracing.of(self.name, self.version, self.provider, self.manifest.signature.batch),
         )
         for session in loaded.sessions:
             self._add(session)

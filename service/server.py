@@ -179,9 +179,9 @@ def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = Non
 
 def work(chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> int:
     """What a process of the supervisor's does; the same statuses as `main`."""
-    logs.to_stderr(f"[{number}] ")
+    logs.to_stderr(chosen.log_format, number)
     try:
         return serve(chosen, listener, Worker(number, folder, ready))
     except QuartetError as error:
-        print(f"service: {error}", file=sys.stderr)
+        logs.fatal(error, chosen.log_format, number)
         return 1

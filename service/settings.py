@@ -64,6 +64,8 @@ class Settings(BaseSettings):
 
     # What is told of it.
     triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
+    log_format: Literal["text", "json"] = Field(default="text", description="json: an object a line, for collectors of logs")
+    access_log: bool = Field(default=False, description="a line for each request, without its payload")
 
     @field_validator("versions")
     @classmethod
