@@ -44,7 +44,8 @@ class Tracing:
         resource = (
             Resource.create().merge(Resource(own)).merge(OTELResourceDetector().detect())
         )  # the environment has the last word
-        processor = BatchSpanProcessor(OTLPSpanExporter())
+        self._exporter = OTLPSpanExporter()
+        processor = BatchSpanProcessor(self._exporter)
         self._requests = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._batches = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False)
         for provider in (self._requests, self._batches):
@@ -52,9 +53,8 @@ class Tracing:
         self._tracer = self._requests.get_tracer("quartet", version("quartet"))
         self._batch_tracer = self._batches.get_tracer("quartet", version("quartet"))
         self._propagator = TraceContextTextMapPropagator()
-        self._seldom = _Seldom()
         for name in TELLERS:
-            logging.getLogger(name).addFilter(self._seldom)
+            logging.getLogger(name).addFilter(SELDOM)
 
     def begin(self, path: str, route: str, given: tuple[str, str] | None, arrived: float) -> Traced | None:
         """The trace of a request that arrived at that time of `time.monotonic`, None where it is not sampled.
@@ -97,8 +97,7 @@ class Tracing:
             await asyncio.wait_for(sent.wait(), FLUSH_SECONDS)
         except TimeoutError:
             log.warning("the last spans could not be sent within %g s", FLUSH_SECONDS)
-        for name in TELLERS:
-            logging.getLogger(name).removeFilter(self._seldom)
+            self._exporter.shutdown()  # which ends its waiting for another try
 
 
 class Traced:
@@ -201,6 +200,9 @@ class _Seldom(logging.Filter):
             return False
         self._last = now
         return True
+
+
+SELDOM = _Seldom()
 
 
 def _epoch(moment: float) -> int:
