@@ -85,13 +85,17 @@ class Ran:
 
 
 class Answer(NamedTuple):
-    """A caller's own rows, from `start` to `stop`, of what ran; how long they waited, and the batch (the last of several)."""
+    """A caller's own rows, from `start` to `stop`, of what ran; how long they waited, and the batch (the last of several).
+
+    `cached` says that another request with the same inputs had them computed.
+    """
 
     ran: Ran
     start: int
     stop: int
     waited: float
     batch: BatchFacts
+    cached: bool = False
 
     @property
     def outputs(self) -> Tensors:

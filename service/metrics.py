@@ -68,6 +68,10 @@ class Metrics:
         self.cancelled = Counter("quartet_cancelled_requests", "Callers that left before their answer", MODEL, registry=on)
         self.queue_rows = Gauge("quartet_queue_rows", "Rows waiting", MODEL, registry=on)
         self.predicted_wait = Gauge("quartet_predicted_wait_seconds", "Until a row that arrives now would run", MODEL, registry=on)
+        self.cache_hits = Counter("quartet_response_cache_hits", "Requests answered from the response cache", MODEL, registry=on)
+        self.cache_misses = Counter("quartet_response_cache_misses", "Requests not found in it", MODEL, registry=on)
+        self.cache_evictions = Counter("quartet_response_cache_evictions", "Answers that went to make room", MODEL, registry=on)
+        self.cache_bytes = Gauge("quartet_response_cache_bytes", "What the response cache takes", MODEL, registry=on)
         self.sessions = Gauge("quartet_sessions", "Sessions that can run batches", MODEL, registry=on)
         self.sessions_lost = Counter("quartet_sessions_lost", "Sessions that died or hung, and were replaced", MODEL, registry=on)
         self.loads = Counter("quartet_loads", "Versions loaded, or failed to", ("model", "result"), registry=on)
@@ -105,6 +109,8 @@ class Metrics:
         self.queue_rows.labels(*labels).set_function(lambda: model.batcher.waiting_rows)
         self.predicted_wait.labels(*labels).set_function(lambda: model.batcher.predicted_wait())
         self.sessions.labels(*labels).set_function(lambda: len(model.batcher.workers))
+        if (cache := model.cache) is not None:
+            self.cache_bytes.labels(*labels).set_function(lambda: cache.size)
         self.skips(*labels, model.skipped)
         for counter in (self.sessions_lost, self.cancelled):  # a rise from 0 shows only where there was a 0
             counter.labels(*labels)
@@ -121,6 +127,8 @@ class Metrics:
         self.models.remove(*labels, model.artifact.file.path, model.provider, model.candidate.precision)
         for gauge in (self.queue_rows, self.predicted_wait, self.sessions):
             gauge.remove(*labels)
+        if model.cache is not None:
+            self.cache_bytes.remove(*labels)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

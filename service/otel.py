@@ -97,7 +97,7 @@ class Tracing:
             await asyncio.wait_for(sent.wait(), FLUSH_SECONDS)
         except TimeoutError:
             log.warning("the last spans could not be sent within %g s", FLUSH_SECONDS)
-            self._exporter.shutdown()  # which ends its waiting for another try
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]  # which ends its waiting for another try
 
 
 class Traced:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from service.budget import Budget
 from service.versions import VersionPolicy
 
 # Not QUARTET_: Kubernetes gives the pods beside a Service called `quartet` variables such as QUARTET_PORT=tcp://10.0.0.1:80.
@@ -66,6 +67,15 @@ class Settings(BaseSettings):
     triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
     log_format: Literal["text", "json"] = Field(default="text", description="json: an object a line, for collectors of logs")
     access_log: bool = Field(default=False, description="a line for each request, without its payload")
+    response_cache_bytes: str = Field(
+        default="0", description="answers kept for requests that come again, by process and model: BYTES or 'NAME=BYTES'; 0: none"
+    )
+
+    @field_validator("response_cache_bytes")
+    @classmethod
+    def _is_a_budget(cls, text: str) -> str:
+        Budget.parse(text)
+        return text
 
     @field_validator("versions")
     @classmethod

@@ -67,6 +67,11 @@ class TritonNames(Collector):
             ):
                 name = f"nv_inference_{stage}_duration_us"
                 count(name, f"Cumulative {stage} time of requests in microseconds", model, seconds * MICROSECONDS)
+            for result, cached in (("hit", did.cache_hit), ("miss", did.cache_miss)) if model.cache is not None else ():
+                plural = {"hit": "hits", "miss": "misses"}[result]
+                count(f"nv_cache_num_{plural}_per_model", f"Cache {plural}", model, cached.count)
+                name = f"nv_cache_{result}_duration_per_model"
+                count(name, f"Cumulative time of cache {plural} in microseconds", model, cached.seconds * MICROSECONDS)
             pending.add_sample(pending.name, {"model": model.name, "version": model.version}, model.batcher.waiting)
         yield from counters.values()
         yield pending

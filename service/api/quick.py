@@ -72,7 +72,7 @@ class Quick:
         A refusal is answered at once: it must cost less than an answer.
         """
         model = self._registry.find(head.name, head.version)
-        if model is None:
+        if model is None or (model.cache is not None and head.length > LONG_BODY):  # whose key is made in a thread
             return None
         if self._tracing is not None:
             traced = self._tracing.begin(head.path, route(head.version, head.interface), head.trace, arrived)
@@ -81,7 +81,7 @@ class Quick:
                 return None
         call = Call(connection, self, model, head, arrived)
         try:
-            model.batcher.refuse_where_full()
+            model.refuse_where_full()
             call.start(body)
         except Refused as refusal:
             model.enter()
@@ -115,6 +115,7 @@ class Call:
         "_arrived",
         "_connection",
         "_head",
+        "_key",
         "_model",
         "_plain",
         "_quick",
@@ -164,6 +165,12 @@ class Call:
             inputs, rows, length = model.checked(inputs)
         if rows > model.manifest.signature.batch.max:
             raise Declined("it takes several batches")
+        if model.cache is not None:
+            self._key = model.cache.key(inputs)
+            if (kept := model.cache.get(self._key)) is not None:
+                model.enter()
+                self.answered(Work(inputs, rows, None, None), kept)
+                return
         model.enter()
         try:
             self._work = model.batcher.offer(self, inputs, rows, length, timeout or model.timeout, priority, self._connection.alone)
@@ -190,6 +197,8 @@ class Call:
         except Exception as error:  # noqa: BLE001 - the last line of defence, as in `inference.py`
             self.failed(None, error)
             return
+        if model.cache is not None and not answer.cached:
+            model.cache.put(self._key, answer)
         if model.taps:
             model.show(work.inputs, answer)
         if len(content) < WORTH_ENCODING:

@@ -21,15 +21,16 @@ def labels(**more):
 
 def test_requests_failures_times_and_gpus_have_tritons_names_and_types(serve):
     async def scenario(client):
-        for rows in ([[1, 2]], [[1, 2]] * 3):
+        for rows in ([[1, 2]], [[1, 2]] * 3, [[1, 2]]):
             assert (await client.post(PREDICT, json={"instances": rows})).status_code == 200
         assert (await client.post(PREDICT, json={"instances": [[1]]})).status_code == 400
+        again = {"instances": [[5, 6]]}
         headers = {"Quartet-Timeout-Ms": "0.000001"}
         client.app.registry.find("double").batcher._idle.clear()  # as if it ran something
-        assert (await client.post(PREDICT, json={"instances": [[1, 2]]}, headers=headers)).status_code in (429, 504)
+        assert (await client.post(PREDICT, json=again, headers=headers)).status_code in (429, 504)
         client.app.telemetry.metrics.gpus.found = [Gpu(0, "GPU-1", {READINGS[0]: 0.5})]
         text = (await client.get("/metrics")).text
-        assert values(text, "nv_inference_request_success")[labels()] == 2
+        assert values(text, "nv_inference_request_success")[labels()] == 3
         assert values(text, "nv_inference_count")[labels()] == 4
         assert values(text, "nv_inference_exec_count")[labels()] == 2
         failures = {
@@ -42,11 +43,14 @@ def test_requests_failures_times_and_gpus_have_tritons_names_and_types(serve):
             assert values(text, f"nv_inference_{stage}_duration_us")[labels()] > 0
         assert values(text, "nv_inference_pending_request_count")[labels()] == 0
         assert values(text, "nv_gpu_utilization")[frozenset({("gpu_uuid", "GPU-1")})] == 0.5
+        assert values(text, "nv_cache_num_hits_per_model") == {labels(): 1}
+        assert values(text, "nv_cache_num_misses_per_model") == {labels(): 3}
+        assert values(text, "nv_cache_hit_duration_per_model")[labels()] > 0
         assert "# TYPE nv_inference_request_success counter\n" in text
         assert "# TYPE nv_inference_pending_request_count gauge\n" in text
         assert "untyped" not in text
 
-    serve(scenario, triton_metrics=True)
+    serve(scenario, triton_metrics=True, response_cache_bytes="double=100000")
 
 
 def test_unless_asked_for_there_are_none(serve):
