@@ -12,7 +12,7 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?
 
 
 class Identity:
-    """Of one request. `answered` is what the X-Request-Id of its answer says: only what was given there, or made."""
+    """Of one request. `answered` is what the X-Request-Id of its answer says: what was given there, or where the log has more."""
 
     __slots__ = ("answered", "model", "request_id", "trace_id", "version")
 
@@ -32,7 +32,8 @@ class Identity:
     def needed(self) -> None:
         """Something will be said of it in the log that its caller should be able to point at."""
         if self.request_id is None:
-            self.request_id = self.answered = secrets.token_hex(8)
+            self.request_id = secrets.token_hex(8)
+        self.answered = self.request_id
 
     def about(self) -> dict[str, object]:
         """The fields of a log line."""

@@ -175,14 +175,6 @@ class ServedModel:
         if self.cache is not None:
             self.cache.clear()
 
-    def refuse_where_full(self) -> None:
-        """Turn a request away before it is decoded, where there is no room for it; not where its answer may be kept.
-
-        Raises Refused.
-        """
-        if self.cache is None:
-            self.batcher.refuse_where_full()
-
     def _cache(self, size: int) -> ResponseCache:
         labels, metrics = (self.name, self.version), self._metrics
         counts = Counts(*(each.labels(*labels) for each in (metrics.cache_hits, metrics.cache_misses, metrics.cache_evictions)))

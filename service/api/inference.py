@@ -112,7 +112,8 @@ class InferenceFirst:
             body = await self._read(headers, receive)
             model = self.registry.get(name, version)
             labels = request.model, request.version = model.name, model.version
-            model.refuse_where_full()  # before the work of decoding: refusing must cost less than answering
+            if model.cache is None:  # a kept answer needs no room
+                model.batcher.refuse_where_full()  # before the work of decoding: refusing must cost less than answering
             with model.called(), _unless_gone(scope, receive):
                 content, answer_headers = await self._interfaces[interface](model, body, headers, query)
         except ClientGone:

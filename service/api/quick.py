@@ -81,7 +81,8 @@ class Quick:
                 return None
         call = Call(connection, self, model, head, arrived)
         try:
-            model.refuse_where_full()
+            if model.cache is None:
+                model.batcher.refuse_where_full()
             call.start(body)
         except Refused as refusal:
             model.enter()
@@ -222,7 +223,7 @@ class Call:
             request = self._identity()
             request.needed()
             log.error("%s %s failed", self._head.interface, self._head.name, exc_info=error, extra={"about": request.about()})
-            headers[identity.HEADER] = str(request.request_id)
+            headers[identity.HEADER] = str(request.answered)
         self._end(failure.status, errors.body(failure), headers)
 
     def left(self) -> None:
