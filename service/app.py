@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors
-from service.api import openapi, repository, v2
+from service.api import openapi, repository, rollout, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
 from service.metrics import Metrics, joined
 from service.registry import Registry
+from service.rollout.plan import limits
+from service.rollout.rollouts import Rollouts
 from service.settings import Settings
 from service.siblings import Siblings
 
@@ -34,7 +36,9 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     registry itself. Shutting down answers what was accepted and closes the sessions.
     """
     metrics = Metrics(DEFAULT_BATCH)
-    registry = Registry(settings, metrics)
+    memory = settings.memory(siblings.folder)
+    registry = Registry(settings, metrics, memory)
+    rollouts = Rollouts(registry, memory, limits(settings.rollout_limits), settings.watch, metrics, siblings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -53,7 +57,8 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
         redoc_url=None,
     )
     app.include_router(v2.router(registry, siblings))
-    app.include_router(repository.router(registry, siblings, _controlled(settings)))
+    app.include_router(repository.router(registry, rollouts, siblings, _controlled(settings)))
+    app.include_router(rollout.router(rollouts, _controlled(settings)))
     openapi.install(app, registry)
 
     @app.get("/", include_in_schema=False)

@@ -160,7 +160,15 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds")
+WORST = (
+    "quartet_predicted_wait_seconds",
+    "quartet_model_info",
+    "quartet_build_info",
+    "process_start_time_seconds",
+    "quartet_rollout_share",
+    "quartet_rollout_stage_start_time_seconds",
+    "quartet_shadow_difference",
+)
 """Gauges of which the largest counts, where several workers have them; all else is added up."""
 
 

@@ -28,6 +28,7 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.protocol import GONE
 from service.registry import Registry
+from service.rollout.split import STICKY
 
 log = logging.getLogger("quartet.api")
 
@@ -76,7 +77,7 @@ class InferenceFirst:
             headers = _headers(scope)
             query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
-            model = self.registry.get(name, version)
+            model = self.registry.route(name, version, headers.get(STICKY)) or self.registry.get(name, version)
             labels = (model.name, model.version)
             model.batcher.refuse_where_full()  # before the work of decoding: refusing must cost less than answering
             with model.called(), _unless_gone(scope, receive):

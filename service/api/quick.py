@@ -62,7 +62,7 @@ class Quick:
 
         A refusal is answered at once: it must cost less than an answer.
         """
-        model = self._registry.find(head.name, head.version)
+        model = self._registry.route(head.name, head.version, head.sticky)
         if model is None:
             return None
         call = Call(connection, self, model, head, arrived)
