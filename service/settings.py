@@ -95,8 +95,8 @@ class Settings(BaseSettings):
             at_risk = [name for name, found in rules.by_model.items() if found and policy.named(name) is None]
             if at_risk or (rules.rule and policy.named("") is None):
                 raise ValueError(
-                    "--rollout needs a folder that outlives the process, as a start would not know which version is proven; or name it, "
-                    "--versions 'NAME=3'"
+                    "--rollout needs a folder that outlives the process, as a start would not know which version is proven; or "
+                    "name it, --versions 'NAME=3'"
                 )
         return folder
 

@@ -163,29 +163,27 @@ def _lines(state: Json) -> list[str]:
     model, rollout, last = state["model"], state["rollout"], state["last"]
     lines = []
     if rollout is not None:
-        plan_ = ", ".join(f"[{stage}]" if stage == rollout["stage"] else stage for stage in rollout["stages"])
+        stages = ", ".join(f"[{stage}]" if stage == rollout["stage"] else stage for stage in rollout["stages"])
         lines.append(
-            f"{model}:{rollout['version']} is being rolled out over version {state['serves']}: {state['phase']} of {plan_}"
+            f"{model}:{rollout['version']} is being rolled out over version {state['serves']}: {state['phase']} of {stages}"
         )
         lines.append(f"  for {_span(time.time() - rollout['started'])}, by {rollout['by']}{_because(rollout['reason'])}")
     elif last is not None:
-        lines.append(
-            f"{model}:{last['version']} was {last['result']} over version {last['over']} by {last['by']}{_because(last['reason'])}"
-        )
+        lines.append(f"{model}:{last['version']} was {last['result']}, beside version {last['over']}, by {last['by']}")
+        lines[-1] += _because(last["reason"])
     else:
         lines.append(f"{model}: nothing was rolled out yet")
     if state["figures"] is not None:
         for name in ("stable", "candidate"):
             of = state["figures"][name]
-            times = ", ".join(
-                f"{what} {of[key]} ms" for what, key in (("mean", "mean_ms"), ("p99", "p99_ms")) if of[key] is not None
-            )
-            lines.append(f"  {name:<10} {of['requests']} requests, {of['failed']} failed{', ' + times if times else ''}")
+            times = "".join(f", {what} {of[f'{what}_ms']} ms" for what in ("mean", "p99") if of[f"{what}_ms"] is not None)
+            lines.append(f"  {name:<10} {of['requests']} requests, {of['failed']} failed{times}")
         compared = state["figures"]["compared"]
         if compared["copies"] or compared["dropped"]:
             lines.append(
-                f"  compared   {compared['rows']} rows: {compared['disagreeing']} disagree, {compared['differing']} differ by more than "
-                f"the tolerance, at most by {compared['largest']:.3g}; {compared['failed']} copies failed, {compared['dropped']} dropped"
+                f"  compared   {compared['rows']} rows: {compared['disagreeing']} disagree, {compared['differing']} differ by more "
+                f"than the tolerance, at most by {compared['largest']:.3g}; {compared['failed']} copies failed, "
+                f"{compared['dropped']} dropped"
             )
     if state["rejected"]:
         lines.append(f"  not taken again unless named: {', '.join(state['rejected'])}")

@@ -65,8 +65,9 @@ class Comparison:
             apart = np.where(same, 0.0, np.abs(ours - theirs) / self._task.unit)
             allowed = self._absolute + self._relative * np.max(np.abs(ours) / self._task.unit, axis=1, keepdims=True)
         differing = ~(same | (apart <= allowed)).all(axis=1)  # also true of NaN
+        disagreeing = self._disagreeing(ours, theirs, differing) | ~np.isfinite(apart).all(axis=1)
         largest = float(np.max(np.where(np.isfinite(apart), apart, NO_NUMBER), initial=0.0))
-        return Difference(rows, int(differing.sum()), int(self._disagreeing(ours, theirs, differing).sum()), largest)
+        return Difference(rows, int(differing.sum()), int(disagreeing.sum()), largest)
 
     def _disagreeing(self, ours: Array, theirs: Array, differing: Array) -> Array:
         """Of each row whether it is decided differently; where nothing is decided, whether it differs."""
