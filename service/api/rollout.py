@@ -154,7 +154,7 @@ def router(rollouts: Rollouts, controlled: bool) -> APIRouter:
 
     @api.post(at + "/follow", include_in_schema=False)
     async def follow(model: str) -> None:
-        """Do what another worker has written down; nothing that it would not do by itself a second later."""
+        """Do what another worker has written down; nothing that it would not do by itself a moment later."""
         await rollouts.follow(model)
 
     return api

@@ -1,7 +1,7 @@
 """Rolls new versions out: takes orders, follows what others decided, and watches over the limits.
 
 What is decided lies in the memory, from which every worker follows: it loads the candidate, splits requests or copies them, and
-lets one version go in the end. Each worker counts for itself; the first of them adds up and judges all counts, once a second. A
+lets one version go in the end. Each worker counts for itself; the first of them adds up and judges all counts, twice a second. A
 worker that is told of a step by another follows at once, else at its next look at the memory.
 """
 
@@ -38,7 +38,7 @@ from service.siblings import SiblingFailed, Siblings
 
 log = logging.getLogger("quartet.rollout")
 
-TICK = 1.0  # seconds between looks at the memory and at the figures
+TICK = 0.5  # seconds between looks at the memory and at the figures
 BY_RULE, BY_LIMITS = "--rollout", "limits"
 PATH = "/v2/repository/models/{}/rollout"
 

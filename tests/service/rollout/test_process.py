@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
@@ -80,76 +79,72 @@ def metric(server, name):
     return sum(map(float, found))
 
 
-def test_a_worse_version_is_caught_by_shadow_and_a_slow_one_by_canary_with_nothing_lost_by_two_workers(tmp_path, order):
-    models, state = tmp_path / "models", tmp_path / "state"
-    micro.publish_double(models)
-    limits = "requests=100 promote=200 seconds=0 mean=3"
-    with serving(models, "--workers", "2", "--rollout-state", str(state), "--rollout-limits", limits) as server:
-        while "serving" not in server.process.stderr.readline():  # the other worker
-            pass
-        threading.Thread(target=server.process.stderr.read, daemon=True).start()  # else the pipe fills up
-        assert order(server, "show") == (0, "nothing was rolled out yet\n")
-        status, text = order(server, "promote", "double")
-        assert (status, "no rollout is under way" in text) == (1, True)
-        with pytest.raises(SystemExit, match="2"):
-            order(server, "start", "double", "canary:10,blue:3")
-        with load(server.address) as seen:
-            micro.publish_times(models, -2.0)
-            assert order(server, "start", "double", "shadow:50", "--by", "ann")[0] == 0
-            status, text = order(server, "wait", "double", "--timeout", "20")
-            assert (status, "disagree" in text) == (3, True), text
-            assert set(seen) == {"1"}, "the worse version answered nobody"
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Two workers; the tests below go on where the one before ended."""
+    root = tmp_path_factory.mktemp("rollouts")
+    micro.publish_double(root / "models")
+    options = ("--rollout-state", str(root / "state"), "--rollout-limits", "requests=100 mean=3")
+    with serving(root / "models", "--workers", "2", *options) as running:
+        running.root, running.options = root, options
+        next_line(running, "serving 1 models")  # of the other worker
+        yield running
 
-            micro.publish_times(models, 3.0, work=12)
-            assert order(server, "start", "double", "canary:50")[0] == 0
-            status, text = order(server, "wait", "double", "--timeout", "20")
-            assert (status, "times the stable version's" in text) == (3, True), text
 
-            micro.publish_times(models, 3.0)
-            assert order(server, "start", "double", "shadow:50,canary:50")[0] == 0
-            status, text = order(server, "wait", "double", "--timeout", "20")
-            assert (status, "double:4 was promoted" in text) == (0, True), text
-            before = Counter(seen)
-            time.sleep(0.2)
-        assert set(seen - before) == {"4"}
-        assert set(seen) <= {"1", "3", "4"}, f"something was lost: {seen}"
-        assert metric(server, "quartet_rollouts_total") == 3
-        steps = [json.loads(line)["to"] for line in (state / "audit.jsonl").read_text().splitlines()]
-        assert steps.count("rolled back") == 2
-        assert steps[-1] == "promoted", "once, not by each worker"
+def next_line(server, text):
+    return next(line for line in iter(server.process.stderr.readline, "") if text in line)
+
+
+def test_the_command_says_what_is_wrong(server, order):
+    assert order(server, "show") == (0, "nothing was rolled out yet\n")
+    status, text = order(server, "promote", "double")
+    assert (status, "no rollout is under way" in text) == (1, True)
+    with pytest.raises(SystemExit, match="2"):
+        order(server, "start", "double", "canary:10,blue:3")
+
+
+def test_under_load_a_worse_version_is_caught_by_shadow_and_a_slow_one_by_canary_with_nothing_lost(server, order):
+    with load(server.address) as seen:
+        micro.publish_times(server.root / "models", -2.0)
+        assert order(server, "start", "double", "shadow:50", "--by", "ann")[0] == 0
+        status, text = order(server, "wait", "double", "--timeout", "20")
+        assert (status, "disagree" in text) == (3, True), text
+        assert set(seen) == {"1"}, "the worse version answered nobody"
+
+        micro.publish_times(server.root / "models", 3.0, work=12)
+        assert order(server, "start", "double", "canary:50")[0] == 0
+        status, text = order(server, "wait", "double", "--timeout", "20")
+        assert (status, "times the stable version's" in text) == (3, True), text
+    assert set(seen) == {"1", "3"}, f"something was lost: {seen}"
+    assert metric(server, "quartet_rollouts_total") == 2, "once each, not by each worker"
+    steps = [json.loads(line)["to"] for line in (server.root / "state/audit.jsonl").read_text().splitlines()]
+    assert steps == ["proposed", "shadow:50", "rolled back", "proposed", "canary:50", "rolled back"]
+
+
+def test_killed_in_the_middle_a_worker_and_then_all_of_them_go_on_with_the_same_share(server, order):
+    micro.publish_times(server.root / "models", 3.0)
+    assert order(server, "start", "double", "canary:20", "--limits", "mean=none")[0] == 0
+    os.kill(workers(server)[0], signal.SIGKILL)
+    next_line(server, "serving 1 models")
+    assert 0 < share(server.address) < 0.5
+    server.process.kill()
+    server.process.stderr.read()  # ends with the last worker
     status, text = order(server, "show", "double")
     assert (status, "refused" in text) == (1, True)
-
-
-def test_killed_in_the_middle_a_worker_and_then_all_of_them_go_on_with_the_same_share(tmp_path, order):
-    models = tmp_path / "models"
-    micro.publish_double(models)
-    options = ("--workers", "2", "--rollout-state", str(tmp_path / "state"))
-    with serving(models, *options) as server:
-        while "serving" not in server.process.stderr.readline():
-            pass
-        micro.publish_times(models, 3.0)
-        assert order(server, "start", "double", "canary:20", "--limits", "mean=none")[0] == 0
-        os.kill(workers(server)[0], signal.SIGKILL)
-        while "serving" not in server.process.stderr.readline():
-            pass
-        assert 0 < share(server.address) < 0.5
-        server.process.kill()
-        server.process.stderr.read()  # ends with the last worker
-    with serving(models, *options[2:]) as server:
-        assert share(server.address) < 0.5, "from the first answer on"
-        status, text = order(server, "rollback", "double")
-        assert (status, "double:2 was rolled back" in text) == (0, True), text
-        assert share(server.address) == 0
+    with serving(server.root / "models", *server.options) as again:
+        assert share(again.address) < 0.5, "from the first answer on"
+        status, text = order(again, "rollback", "double")
+        assert (status, "double:4 was rolled back" in text) == (0, True), text
+        assert share(again.address) == 0
 
 
 def share(address, requests=100):
-    """Of version 2, over as many connections."""
+    """Of version 4, over as many connections."""
     seen = Counter()
     for _ in range(requests):
         connection = http.client.HTTPConnection(address, timeout=30)
         connection.request("POST", "/models/double/predict", BODY)
         seen[json.loads(connection.getresponse().read())["model_version"]] += 1
         connection.close()
-    assert set(seen) <= {"1", "2"}
-    return seen["2"] / requests
+    assert set(seen) <= {"1", "4"}
+    return seen["4"] / requests
