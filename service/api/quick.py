@@ -146,7 +146,7 @@ class Call:
             self._read, inputs, rows, length = read, read.inputs, read.rows, read.length
         if not rows:
             inputs, rows, length = model.checked(inputs)
-        if rows > model.manifest.signature.batch.max:
+        if rows > 1 and model.batcher.apart(inputs, rows, length):
             raise Declined("it takes several batches")
         model.enter()
         try:
