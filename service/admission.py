@@ -42,6 +42,16 @@ class Observer(Protocol):
         """They were accepted, and not answered in time."""
 
 
+class Tracer(Protocol):
+    """Whoever traces requests and batches."""
+
+    def current(self) -> object | None:
+        """The trace of the request that is being answered, if it has one."""
+
+    def ran(self, works: Sequence[Work], started: float, facts: BatchFacts, lost: Exception | None) -> None:
+        """A batch ran from that time of `time.monotonic`; `lost` is what was wrong with its session."""
+
+
 @dataclass(eq=False, slots=True)
 class Running:
     """A batch on a worker."""

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 
 from modelrepo.tensors import Array, Signature, Tensors
-from service.admission import Admission, Limits, Observer, Running
+from service.admission import Admission, Limits, Observer, Running, Tracer
 from service.backlog import Backlog
 from service.batch import Answer, BatchFacts, Caller, Ran, Reason, Work, padding, widest
 from service.compute import Outcome, compute
@@ -45,6 +45,7 @@ class Batcher:
         observer: Observer,
         lost: Callable[[Worker, Exception], None],
         whole_buckets: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
         """`measured` holds the seconds of a batch by its buckets of rows and length, while nothing else ran.
 
@@ -56,6 +57,7 @@ class Batcher:
         self._limits = limits
         self._observe = observer
         self._lost = lost
+        self._tracer = tracer
         self._whole_buckets = whole_buckets
         self._max_rows = signature.batch.max
         self._costs = Costs(signature, measured)
@@ -113,11 +115,12 @@ class Batcher:
         order = _order(now, priority)
         parts = part(self._signature, self._costs, inputs, rows, length)
         self._admit(rows, sum(self._costs.of(each.rows, each.bucket) for each in parts), timeout, order)
+        traced = None if self._tracer is None else self._tracer.current()
         works: list[Work] = []
         awaited: list[_Awaited] = []
         for each in parts:
             awaited.append(_Awaited(self._loop.create_future()))
-            works.append(Work(each.inputs, each.rows, each.bucket, awaited[-1], now, order, now + timeout))
+            works.append(Work(each.inputs, each.rows, each.bucket, awaited[-1], now, order, now + timeout, traced=traced))
             self._queue(works[-1])
         try:
             if len(works) == 1:
@@ -151,6 +154,11 @@ class Batcher:
     def waiting_rows(self) -> int:
         """Rows in the queue."""
         return self._backlog.rows
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue; one that was split counts once for each part."""
+        return len(self._backlog)
 
     def refuse_where_full(self, rows: int = 1) -> None:
         """Turn rows away for which the queue has no room: one at least, before a request is even decoded. Raises Refused."""
@@ -310,6 +318,8 @@ class Batcher:
         share = padding(self._signature, works, outcome.size)
         facts = BatchFacts(rows, outcome.size, widest(works), waits, outcome.merging, outcome.computing, share, running.reason)
         self._observe.batch(facts)
+        if self._tracer is not None:
+            self._tracer.ran(works, started, facts, outcome.lost)
         for work, answer, waited in zip(works, outcome.answers, waits, strict=True):
             caller = work.caller
             if caller is None:

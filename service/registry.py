@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from modelrepo.errors import RepositoryError
 from modelrepo.repository import ModelVersion, Repository
@@ -17,6 +18,9 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.settings import Settings
 from service.versions import VersionPolicy
+
+if TYPE_CHECKING:
+    from service.otel import Tracing
 
 log = logging.getLogger("quartet.registry")
 
@@ -41,9 +45,10 @@ class Entry:
 class Registry:
     """All versions that serve or should. Its methods belong to the event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._repository = Repository(settings.repository)
         self._policy = VersionPolicy.parse(settings.versions)
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
@@ -268,8 +273,10 @@ class Registry:
         def progress(text: str) -> None:
             loop.call_soon_threadsafe(setattr, entry, "reason", text)
 
+        started = time.monotonic()
         loaded = await asyncio.to_thread(load, published, self._settings, progress)
-        model = ServedModel(loaded, self._settings, self._metrics)
+        self._metrics.load_seconds.labels(published.name).observe(time.monotonic() - started)
+        model = ServedModel(loaded, self._settings, self._metrics, self._tracing)
         self._metrics.serves(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end
