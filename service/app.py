@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -15,7 +16,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
-from service import errors
+from service import errors, tracing, triton
+from service.access import AccessLog
 from service.api import openapi, repository, rollout, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
@@ -24,7 +26,8 @@ from service.registry import Registry
 from service.rollout.plan import limits
 from service.rollout.rollouts import Rollouts
 from service.settings import Settings
-from service.siblings import Siblings
+from service.siblings import ASKED_BY_SIBLING, Siblings
+from service.telemetry import Telemetry
 
 ALONE = Siblings()
 
@@ -36,17 +39,23 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     registry itself. Shutting down answers what was accepted and closes the sessions.
     """
     metrics = Metrics(DEFAULT_BATCH)
+    traces = tracing.from_environment()
+    telemetry = Telemetry(metrics, traces, AccessLog() if settings.access_log else None)
     memory = settings.memory(siblings.folder)
-    registry = Registry(settings, metrics, memory)
+    registry = Registry(settings, metrics, traces, memory)
     rollouts = Rollouts(registry, memory, limits(settings.rollout_limits), settings.watch, metrics, siblings)
+    if settings.triton_metrics:
+        triton.TritonNames(registry, metrics, settings.overload_status)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
+            telemetry.start()
             await (await registry.start())
             yield
         finally:
             await registry.close()
+            await telemetry.stop()
 
     app: FastAPI = FastAPIOffline(
         title="Quartet",
@@ -69,7 +78,12 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     async def prometheus(request: Request) -> Response:
         """Metrics in Prometheus' text format."""
         others = [reply.body for reply in await siblings.repeat(request) if reply.status == 200]
-        return Response(joined([metrics.render(), *others]) if others else metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        if not metrics.gpus.absent:
+            await asyncio.to_thread(metrics.gpus.read)
+        text = joined([metrics.render(), *others]) if others else metrics.render()
+        if settings.triton_metrics and ASKED_BY_SIBLING not in request.headers:
+            text = triton.typed(text)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def answer(request: Request, error: Exception) -> Response:
         failure = errors.translate(_from_framework(request, error))
@@ -78,7 +92,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
         app.add_exception_handler(kind, answer)
 
-    return InferenceFirst(registry, metrics, settings.max_body_bytes, app)
+    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, telemetry)
 
 
 def _controlled(settings: Settings) -> bool:

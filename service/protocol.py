@@ -82,6 +82,7 @@ class Protocol(HttpToolsProtocol):
         self._held: tuple[Head, float, list[bytes]] | None = None  # may go the quick way once its body is here
         self._rest: tuple[Head, float, bytes, bytearray] | None = None  # the same, where the head was remembered
         self._call: Call | None = None
+        self._handed_on: dict[str, object] = {}  # what the quick way found out about a request that it declined
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
@@ -185,6 +186,10 @@ class Protocol(HttpToolsProtocol):
         """Whether there is no other connection."""
         return len(self.connections) == 1
 
+    def hand_on(self, key: str, value: object) -> None:
+        """Put something among the extensions of the ASGI scope of the request that is declined."""
+        self._handed_on[key] = value
+
     def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
         self._call = None
@@ -238,7 +243,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start a request, unless it may go the quick way; one that offers an upgrade is started by `_decline`."""
         self._header_bytes = None
-        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]  # ASGI names no types of extensions
+        self.scope["extensions"] = {GONE: self._gone, **self._handed_on}  # type: ignore[dict-item]  # ASGI names no types of extensions
+        self._handed_on = {}
         if self.parser.should_upgrade():
             return
         raw, self._raw = self._raw, b""
@@ -287,6 +293,8 @@ class Protocol(HttpToolsProtocol):
             (head, arrived, chunks), self._held = self._held, None
             if self._begin(head, b"".join(chunks), arrived):
                 return
+            self.scope["extensions"].update(self._handed_on)  # type: ignore[arg-type]  # it was set with the headers
+            self._handed_on = {}
             super().on_headers_complete()
             for chunk in chunks:
                 super().on_body(chunk)

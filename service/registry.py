@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelrepo.errors import RepositoryError
 from modelrepo.repository import ModelVersion, Repository
@@ -19,6 +20,9 @@ from service.model import ServedModel
 from service.rollout.memory import Memory
 from service.rollout.split import Split
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.otel import Tracing
 
 log = logging.getLogger("quartet.registry")
 
@@ -43,10 +47,11 @@ class Entry:
 class Registry:
     """All versions that serve or should. Its methods belong to the event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, memory: Memory | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None, memory: Memory | None = None) -> None:
         """`memory` tells which versions are to serve, as far as rollouts decide that. Raises MemoryFault."""
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._repository = Repository(settings.repository)
         self._memory = memory or settings.memory()
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
@@ -333,8 +338,10 @@ class Registry:
         def progress(text: str) -> None:
             loop.call_soon_threadsafe(setattr, entry, "reason", text)
 
+        started = time.monotonic()
         loaded = await asyncio.to_thread(load, published, self._settings, progress)
-        model = ServedModel(loaded, self._settings, self._metrics)
+        self._metrics.load_seconds.labels(published.name).observe(time.monotonic() - started)
+        model = ServedModel(loaded, self._settings, self._metrics, self._tracing)
         self._metrics.serves(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end

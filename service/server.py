@@ -72,6 +72,7 @@ class Server(uvicorn.Server):
             )
         )
         self._registry = app.registry
+        self._telemetry = app.telemetry
         self._settings = chosen
         self._worker = worker
         self._failure: BaseException | None = None
@@ -80,11 +81,13 @@ class Server(uvicorn.Server):
         """Open the repository, listen, load, serve, drain. Raises what kept the models from being loaded."""
         self._loop = asyncio.get_running_loop()
         self._loading = await self._registry.start()
+        self._telemetry.start()
         try:
             await super().serve(sockets)
         finally:
             self._loading.cancel()
             await self._registry.close()
+            await self._telemetry.stop()
         if self._failure is not None:
             raise self._failure
 
@@ -176,9 +179,9 @@ def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = Non
 
 def work(chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> int:
     """What a process of the supervisor's does; the same statuses as `main`."""
-    logs.to_stderr(f"[{number}] ")
+    logs.to_stderr(chosen.log_format, number)
     try:
         return serve(chosen, listener, Worker(number, folder, ready))
     except QuartetError as error:
-        print(f"service: {error}", file=sys.stderr)
+        logs.fatal(error, chosen.log_format, number)
         return 1

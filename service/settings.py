@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from service.budget import Budget
 from service.rollout.memory import Memory
 from service.rollout.plan import Rules, limits
 from service.versions import VersionPolicy
@@ -63,6 +64,22 @@ class Settings(BaseSettings):
     drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+
+    # What is told of it.
+    triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
+    log_format: Literal["text", "json"] = Field(default="text", description="json: an object a line, for collectors of logs")
+    access_log: bool = Field(default=False, description="a line for each request, without its payload")
+    response_cache_bytes: str = Field(
+        default="0", description="answers kept for requests that come again, by process and model: BYTES or 'NAME=BYTES'; 0: none"
+    )
+
+    @field_validator("response_cache_bytes")
+    @classmethod
+    def _is_a_budget(cls, text: str) -> str:
+        Budget.parse(text)
+        return text
+
+    # How new versions begin.
     rollout: str = Field(
         default="",
         description="how newer versions begin: shadow:20,canary:10 (percent); for one model 'NAME=canary:10'; else at once",

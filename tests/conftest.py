@@ -45,7 +45,7 @@ TINY = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not cuda.available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU, or cuda-bindings not installed"))
 
 

@@ -36,6 +36,8 @@ THIRD_PARTY = {
         "python_multipart",
         "PIL",
         "tokenizers",
+        "opentelemetry",
+        "pynvml",
     },
 }
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from service.codec import encoding, v2
 from service.errors import InvalidRequest
+from service.identity import HEADER, usable
 from service.rollout.split import STICKY
 
 PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^/]+)(?:/versions/([^/]+))?/(predict)")
@@ -32,7 +33,15 @@ class Head(NamedTuple):
     coding: str | None
     timeout: float | None
     priority: int
+    request_id: str | None
+    trace: tuple[str, str] | None  # traceparent and tracestate
     sticky: str | None
+
+    @property
+    def path(self) -> str:
+        """Where it was sent to, without a query."""
+        version = "" if self.version is None else f"/versions/{self.version}"
+        return f"{'/v2' if self.interface == 'infer' else ''}/models/{self.name}{version}/{self.interface}"
 
 
 def target(path: str) -> tuple[str, str | None, str] | None:
@@ -73,8 +82,20 @@ def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> H
         return None
     coding = encoding.of_answer(given["accept-encoding"]) if "accept-encoding" in given else None
     json_length = given.get(v2.HEADER_LENGTH)
+    content_type, request_id, trace = given.get("content-type", ""), usable(given.get(HEADER)), propagated(given)
     sticky = given.get(STICKY)
-    return Head(*found, query, int(length), given.get("content-type", ""), json_length, coding, timeout, priority, sticky)
+    return Head(*found, query, int(length), content_type, json_length, coding, timeout, priority, request_id, trace, sticky)
+
+
+def route(version: str | None, interface: str) -> str:
+    """The path of an interface with the names of its parts, as the OpenAPI document has it."""
+    return f"{'/v2' if interface == 'infer' else ''}/models/{{model}}{'' if version is None else '/versions/{version}'}/{interface}"
+
+
+def propagated(headers: Headers) -> tuple[str, str] | None:
+    """The headers traceparent and tracestate; None without the first."""
+    parent = headers.get("traceparent")
+    return None if parent is None else (parent, headers.get("tracestate", ""))
 
 
 def urgency(headers: Headers) -> tuple[float | None, int]:

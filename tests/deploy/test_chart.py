@@ -183,6 +183,23 @@ def test_the_secret_reaches_the_service_and_the_one_who_pulls():
     assert {"secretRef": {"name": "models-token"}} in container(existing)["envFrom"]
 
 
+def test_traces_go_to_the_collector_with_the_pods_name_and_through_the_network_policy():
+    documents = feature("telemetry")
+    given = {each["name"]: each.get("value", each.get("valueFrom")) for each in container(documents)["env"]}
+    assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector.monitoring:4318"
+    assert (given["OTEL_TRACES_SAMPLER"], given["OTEL_TRACES_SAMPLER_ARG"]) == ("parentbased_traceidratio", "0.1")
+    assert given["OTEL_SERVICE_NAME"] == "quartet"
+    names = list(given)
+    assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES"), "Kubernetes puts in what it has met before"
+    assert given["OTEL_RESOURCE_ATTRIBUTES"] == "k8s.namespace.name=models,k8s.pod.name=$(POD_NAME),quartet.track=stable"
+    assert given["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert given["OTEL_BSP_SCHEDULE_DELAY"] == "1000"
+    ports = [port["port"] for rule in one(documents, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]]
+    assert ports == [53, 53, 4318]
+    assert settings(documents).items() >= {"QUARTET_SERVE_LOG_FORMAT": "json", "QUARTET_SERVE_TRITON_METRICS": "true"}.items()
+    assert not any("OTEL" in each["name"] for each in container(feature("default"))["env"])
+
+
 def mounts(container):
     return {
         mount["name"]: (mount["mountPath"], mount.get("readOnly", False), mount.get("subPath"))

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
-    "cpu": ["serve", "cpu"],
-    "gpu": ["serve", "gpu"],
-    "gpu-tensorrt": ["serve", "gpu", "tensorrt"],
+    "cpu": ["serve", "cpu", "otel"],
+    "gpu": ["serve", "gpu", "otel"],
+    "gpu-tensorrt": ["serve", "gpu", "tensorrt", "otel"],
     "trainer": ["export", "gpu"],
     "loadtest": ["load"],
 }

@@ -25,6 +25,7 @@ def test_the_command_line_beats_the_environment_beats_the_default(monkeypatch):
         ([], r"--repository \(or QUARTET_SERVE_REPOSITORY\): Field required"),
         (["--repository", "m", "--port", "70000"], r"--port \(or QUARTET_SERVE_PORT\): .*65535, not '70000'"),
         (["--repository", "m", "--device", "tpu"], "--device .*'auto', 'cpu' or 'cuda', not 'tpu'"),
+        (["--repository", "m", "--response-cache-bytes", "64MB"], "--response-cache-bytes .*'64MB' is not BYTES or MODEL=BYTES"),
         (["--repository", "m", "--max-queue-rows", "0"], "--max-queue-rows .*greater than or equal to 1"),
     ],
 )

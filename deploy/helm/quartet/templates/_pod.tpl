@@ -146,6 +146,16 @@ spec:
         {{- end }}
       env:
         - { name: HOME, value: /tmp }
+        {{- with $values.otel.endpoint }}
+        - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
+        - { name: OTEL_SERVICE_NAME, value: {{ $name }} }
+        - { name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio }
+        - { name: OTEL_TRACES_SAMPLER_ARG, value: {{ $values.otel.sampleRatio | quote }} }
+        - name: POD_NAME
+          valueFrom: { fieldRef: { fieldPath: metadata.name } }
+        - name: OTEL_RESOURCE_ATTRIBUTES
+          value: k8s.namespace.name={{ $.root.Release.Namespace }},k8s.pod.name=$(POD_NAME),quartet.track={{ $.track }}
+        {{- end }}
         {{- with $values.env }}{{ toYaml . | nindent 8 }}{{ end }}
       ports:
         - { name: http, containerPort: {{ $values.port }}, protocol: TCP }
