@@ -289,35 +289,38 @@ class Registry:
         """The versions of a model in the repository, ascending. Raises RepositoryError."""
         return await asyncio.to_thread(self._repository.versions, name)
 
-    async def serve_beside(self, name: str, version: int, again: bool = False) -> None:
-        """Load a version that serves only who names it, and whom a split sends to it. Raises RepositoryError or LoadFailed.
+    async def serve_beside(self, name: str, version: int, again: bool = False) -> bool:
+        """Load a version that serves only who names it, and whom a split sends to it; False where it served already.
 
-        Without `again`, one that failed before is left alone as long as its folder looks the same. It may serve already.
+        Without `again`, one that failed before is left alone as long as its folder looks the same. Raises RepositoryError or
+        LoadFailed.
         """
         async with self._locks[name]:
+            before = self._serving.get((name, str(version)))
             self._beside.add((name, version))
             failure = await self._bring(name, version, again)
             if failure is not None:
                 self._beside.discard((name, version))
                 raise failure
             self._changed()
+            return before is None
 
     async def settle(self, name: str, leaving: int | None, reason: str) -> None:
         """No version of a model serves beside another any more: one leaves, the newest of the others serves.
 
-        What the version policy has no place for then leaves, too.
+        Of those, what the version policy has no place for leaves, too; nothing is loaded.
         """
         async with self._locks[name]:
             self._beside = {(model, version) for model, version in self._beside if model != name}
-            entry = None if leaving is None else self._entries[name].get(leaving)
-            if entry is not None and entry.state == "READY":
-                self._leave(entry, reason)
+            entries = self._entries[name]
+            if leaving in entries and entries[leaving].state == "READY":
+                self._leave(entries[leaving], reason)
             self._changed()
-        if name not in self._unloaded:
-            try:
-                await self._sync(name, again=False)
-            except RepositoryError as error:
-                log.warning("%s stays as it is: %s", name, error)
+            ready = sorted(version for version, entry in entries.items() if entry.state == "READY")
+            wanted = await asyncio.to_thread(self._memory.wanted, name, ready)
+            for version in ready:
+                if version not in wanted:
+                    self._leave(entries[version], "not in the version policy any more")
 
     def unloaded(self, name: str) -> bool:
         """Whether a model serves no more on request."""

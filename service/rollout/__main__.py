@@ -121,6 +121,8 @@ def _wait(chosen: argparse.Namespace, url: str) -> int:
     end = time.monotonic() + chosen.timeout
     while True:
         state = cast(Json, _ask(chosen, url))
+        if state["last"] is None and state["rollout"] is None:
+            raise Failed(f"nothing of model {chosen.model!r} was rolled out yet")
         if state["rollout"] is None:
             _show(chosen, [state])
             return 0 if state["phase"] == "promoted" else 3

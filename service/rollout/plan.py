@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,9 +79,13 @@ def limits_of(given: Mapping[str, Any], base: Limits | None = None) -> Limits:
     """These limits, the others as in `base` or by default; numbers may be texts. Raises ValueError."""
     known = msgspec.structs.asdict(base) if base is not None else {}
     try:
-        return msgspec.convert({**known, **given}, Limits, strict=False)
+        found = msgspec.convert({**known, **given}, Limits, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"limits {dict(given)}: {error}") from None
+    for name, value in msgspec.structs.asdict(found).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"limit {name} is {value}; it takes a number, or none")
+    return found
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,10 @@ class Rollouts:
         stages = stages or self._memory.rules.of(model)
         if stages is None:
             raise InvalidRequest("say how to begin: shadow:PERCENT or canary:PERCENT, or several of them with commas in between")
-        published = await self._registry.published(model)
+        try:
+            published = await self._registry.published(model)
+        except RepositoryError as error:
+            raise Unprocessable(f"{error} (nothing has changed)") from None
         chosen = published[-1] if candidate is None else candidate
         if chosen not in published:
             raise UnknownModel(f"model {model!r} has no version {chosen}; published are {', '.join(map(str, published))}")
@@ -115,14 +118,14 @@ class Rollouts:
         )
         _dry(propose, self._memory.state(model))
         try:
-            await self._registry.serve_beside(model, chosen, again=True)
+            loaded = await self._registry.serve_beside(model, chosen, again=True)
         except (RepositoryError, LoadFailed) as error:
             raise Unprocessable(f"{error} (nothing has changed)") from None
         try:
             await self._step(model, propose, Note("proposed", by, reason))
         except ServiceError:
             if self._memory.state(model).rollout is None:
-                await self._registry.settle(model, None, "")  # it was loaded in vain
+                await self._registry.settle(model, chosen if loaded else None, "it could not be rolled out")
             raise
         await self._follow(model)
         await self._tell(model)
@@ -271,8 +274,12 @@ class Rollouts:
     # Following
 
     async def follow(self, model: str) -> None:
-        """Read what another worker has written, and do it. Raises MemoryFault."""
-        await asyncio.to_thread(self._memory.refresh)
+        """Read what another worker has written, and do it. Raises ServiceError where it cannot be read."""
+        self._registry.get(model)
+        try:
+            await asyncio.to_thread(self._memory.refresh)
+        except MemoryFault as error:
+            raise ServiceError(str(error)) from None
         await self._follow(model)
 
     async def _follow(self, model: str) -> None:

@@ -31,7 +31,20 @@ def test_limits_keep_their_defaults_but_for_those_that_are_given():
 
 
 @pytest.mark.parametrize(
-    "text", ["error=0.1", "errors", "errors=", "errors=two", "errors=1.5", "mean=1", "requests=0", "requests=1.5", "tolerance=-1"]
+    "text",
+    [
+        "error=0.1",
+        "errors",
+        "errors=",
+        "errors=two",
+        "errors=1.5",
+        "mean=1",
+        "requests=0",
+        "requests=1.5",
+        "tolerance=-1",
+        "errors=nan",
+        "p99=inf",
+    ],
 )
 def test_a_limit_that_cannot_be_meant_is_refused(text):
     with pytest.raises(ValueError, match=text.partition("=")[0]):

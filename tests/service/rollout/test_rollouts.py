@@ -314,6 +314,33 @@ def test_unloading_and_loading_in_the_middle_takes_the_rollout_along(root):
     run(scenario)
 
 
+def test_what_was_published_meanwhile_does_not_come_along_and_what_cannot_be_remembered_does_not_serve(root, monkeypatch):
+    async def scenario():
+        async with running(root) as client:
+            better(root)
+            better(root)
+            with monkeypatch.context() as patch:
+                patch.setattr("service.rollout.memory.Memory._write", full)
+                error = (await client.order("start", 500, stages="canary:50"))["error"]
+                assert "No space left on device" in error
+            await client.gone("3")
+            assert await client.versions() == {"1": 20}
+            for version in (2, 3):
+                await client.order("start", version=version, stages="canary:100")
+                await client.order("rollback")
+                assert await client.versions() == {"1": 20}
+            better(root)
+            better(root)
+            await client.order("start", version=4, stages="canary:100")
+            await client.order("promote")
+            assert await client.versions() == {"4": 20}, "5 was not asked for"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run(scenario)
+
+
 def test_requests_under_way_are_answered_by_the_version_that_leaves(root):
     async def scenario():
         async with running(root) as client:
