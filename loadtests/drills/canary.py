@@ -29,24 +29,23 @@ async def canary(setting: Setting) -> Outcome:
     calls = [_call(value) for value in range(1, 9)]
     server = Server(root, setting.log, "--workers", "2", "--rollout-state", str(state), "--rollout-limits", LIMITS)
     outcome.notes.append(f"--workers 2 --rollout-limits '{LIMITS}', {RATE:g} requests/s")
-    async with server:
-        async with Load(server.address, calls, RATE) as load:
-            micro.publish_times(root, -2.0, MODEL)
-            await _start(server, "shadow:50")
-            last = await _ended(server)
-            outcome.row("worse version in the shadow", shadow := load.phase())
-            outcome.promise(f"the shadow caught it: {last['reason']}", last["cause"] == "disagreement")
-            outcome.promise(f"version 1 alone answered: {dict(shadow.versions)}", set(shadow.versions) == {f"{MODEL}:1"})
+    async with server, Load(server.address, calls, RATE) as load:
+        micro.publish_times(root, -2.0, MODEL)
+        await _start(server, "shadow:50")
+        last = await _ended(server)
+        outcome.row("worse version in the shadow", shadow := load.phase())
+        outcome.promise(f"the shadow caught it: {last['reason']}", last["cause"] == "disagreement")
+        outcome.promise(f"version 1 alone answered: {dict(shadow.versions)}", set(shadow.versions) == {f"{MODEL}:1"})
 
-            micro.publish_times(root, 3.0, MODEL, work=40)
-            await _start(server, "canary:20")
-            last = await _ended(server)
-            outcome.row("slow version as canary", load.phase())
-            outcome.promise(f"the canary was rolled back: {last['reason']}", last["cause"] == "latency")
+        micro.publish_times(root, 3.0, MODEL, work=40)
+        await _start(server, "canary:20")
+        last = await _ended(server)
+        outcome.row("slow version as canary", load.phase())
+        outcome.promise(f"the canary was rolled back: {last['reason']}", last["cause"] == "latency")
 
-            micro.publish_times(root, 3.0, MODEL)
-            await _start(server, "canary:10", promote=None)
-            outcome.row("good version as canary", load.phase())
+        micro.publish_times(root, 3.0, MODEL)
+        await _start(server, "canary:10", promote=None)
+        outcome.row("good version as canary", load.phase())
     async with server:  # which was killed, as the block ends
         async with Load(server.address, calls, RATE) as load:
 
