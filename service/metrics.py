@@ -160,7 +160,14 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds")
+WORST = (
+    "quartet_predicted_wait_seconds",
+    "quartet_model_info",
+    "quartet_build_info",
+    "quartet_drift_psi",
+    "quartet_drift_psi_max",
+    "process_start_time_seconds",
+)
 """Gauges of which the largest counts, where several workers have them; all else is added up."""
 
 

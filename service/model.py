@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from modelrepo.tensors import Array
 from runtime.session import Session
@@ -22,6 +23,9 @@ from service.settings import Settings
 from service.statistics import Statistics
 from service.tap import Tap
 from service.worker import Worker
+
+if TYPE_CHECKING:  # it puts a tap on models
+    from service.drift import Drift
 
 log = logging.getLogger("quartet.model")
 
@@ -51,6 +55,8 @@ class ServedModel:
         """Why no session can be had at present."""
         self.taps: tuple[Tap, ...] = ()
         """Who looks at its answered requests."""
+        self.drift: Drift | None = None
+        """How its inputs drift, where that is looked for."""
         self._way = way
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
@@ -104,22 +110,24 @@ class ServedModel:
         finally:
             self.leave()
 
-    async def infer(self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0) -> Answer:
+    async def infer(
+        self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0, request_id: str | None = None
+    ) -> Answer:
         """Outputs for the rows of `inputs`; the mask may be left out.
 
-        `timeout` in seconds, None for the server's. Raises SignatureError, and what `Batcher.submit` raises.
+        `timeout` in seconds, None for the server's; `request_id` is the caller's own. Raises SignatureError, and what `Batcher.submit` raises.
         """
         complete, rows, length = self.checked(inputs)
         answer = await self.batcher.submit(complete, rows, length, timeout or self.timeout, priority)
         if self.taps:
-            self.show(complete, answer)
+            self.show(complete, answer, request_id)
         return answer
 
-    def show(self, inputs: Mapping[str, Array], answer: Answer) -> None:
+    def show(self, inputs: Mapping[str, Array], answer: Answer, request_id: str | None = None) -> None:
         """Let the taps look at an answered request; one that fails is told of, and looks no more."""
         for tap in self.taps:
             try:
-                tap.saw(inputs, answer)
+                tap.saw(inputs, answer, request_id)
             except Exception:  # no caller's answer hangs on it
                 log.exception("%s:%s: %s looks at no more requests", self.name, self.version, type(tap).__name__)
                 self.taps = tuple(other for other in self.taps if other is not tap)

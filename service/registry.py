@@ -17,6 +17,7 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.settings import Settings
 from service.versions import VersionPolicy
+from service.watchers import watchers
 
 log = logging.getLogger("quartet.registry")
 
@@ -44,6 +45,7 @@ class Registry:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._watchers = watchers(settings, metrics)
         self._repository = Repository(settings.repository)
         self._policy = VersionPolicy.parse(settings.versions)
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
@@ -129,6 +131,8 @@ class Registry:
             if entry.state == "READY":
                 self._leave(entry, "shutting down")
         await asyncio.gather(*self._draining)
+        for watcher in self._watchers:
+            await asyncio.to_thread(watcher.close)
 
     # Answering
 
@@ -271,6 +275,8 @@ class Registry:
         loaded = await asyncio.to_thread(load, published, self._settings, progress)
         model = ServedModel(loaded, self._settings, self._metrics)
         self._metrics.serves(model)
+        for watcher in self._watchers:
+            watcher.watch(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end
         entry.model, entry.state, entry.reason, entry.files = model, "READY", "", ()
@@ -295,6 +301,8 @@ class Registry:
         model = entry.model
         assert model is not None
         await model.close()
+        for watcher in self._watchers:
+            watcher.leave(model)
         entry.model, entry.state = None, "UNAVAILABLE"
         self._metrics.forgets(model)
         log.info("%s:%s is closed: %s", model.name, model.version, entry.reason)

@@ -204,7 +204,7 @@ async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) 
     request = await _decoded(
         body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows, model.reader.texts
     )
-    answer = await model.infer(request.inputs, request.timeout, request.priority)
+    answer = await model.infer(request.inputs, request.timeout, request.priority, request.id)
     explanation = explain(model, answer) if request.explain else None
     content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
     if header_length is None:

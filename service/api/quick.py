@@ -175,7 +175,7 @@ class Call:
             self.failed(None, error)
             return
         if model.taps:
-            model.show(work.inputs, answer)
+            model.show(work.inputs, answer, None if isinstance(read, Instances) else read.id)
         if len(content) < WORTH_ENCODING:
             self._end(200, content, headers)
             return
