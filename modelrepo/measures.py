@@ -64,7 +64,9 @@ def measured(feature: Numbers | Categories, sample: Sample) -> Measured:
         case "brightness":  # the mean of a channel
             return Measured(values[:, index].mean(axis=(1, 2), dtype=np.float64))
         case "contrast":  # the standard deviation over all pixels
-            spread = [values[start : start + AT_ONCE].std(axis=(1, 2, 3), dtype=np.float64) for start in range(0, len(values), AT_ONCE)]
+            spread = [
+                values[start : start + AT_ONCE].std(axis=(1, 2, 3), dtype=np.float64) for start in range(0, len(values), AT_ONCE)
+            ]
             return Measured(np.concatenate(spread))
         case "length":
             assert sample.lengths is not None

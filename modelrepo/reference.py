@@ -7,6 +7,7 @@ training rows fall into parts of about the same size. What no training row was l
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -30,7 +31,8 @@ class _Feature(Strict):
     @cached_property
     def outside(self) -> Array:
         """Which bins hold what no training row was like, bool [bins]."""
-        return np.array(self.counts) == 0
+        empty: Array = np.array(self.counts) == 0
+        return empty
 
 
 class Numbers(_Feature):
@@ -45,7 +47,7 @@ class Numbers(_Feature):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        ascending = all(a < b for a, b in zip(self.bounds, self.bounds[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(self.bounds))
         if not ascending or self.least > self.bounds[0] or len(self.counts) != len(self.bounds) + 3:
             raise ValueError(f"{self.name!r} needs ascending bounds from `least` on, and a count for each bin and three more")
         return self
@@ -59,7 +61,7 @@ class Numbers(_Feature):
         """What each bin holds, in words."""
         ends = [f"{bound:.6g}" for bound in self.bounds]
         first = ends[0] if self.least == self.bounds[0] else f"{self.least:.6g} to {ends[0]}"
-        between = [f"over {low} to {high}" for low, high in zip(ends, ends[1:], strict=False)]
+        between = [f"over {low} to {high}" for low, high in pairwise(ends)]
         return [f"under {self.least:.6g}", first, *between, f"over {ends[-1]}", "missing"]
 
     def place(self, values: Array) -> Array:
@@ -79,7 +81,7 @@ class Categories(_Feature):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        ascending = all(a < b for a, b in zip(self.codes, self.codes[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(self.codes))
         if not ascending or len(self.names) != len(self.codes) or len(self.counts) != len(self.codes) + 2:
             raise ValueError(f"{self.name!r} needs ascending codes, a name for each, and a count for each and two more")
         return self

@@ -1,12 +1,12 @@
 """Whether what arrives is still like what a model learnt from: a sample of its rows, counted beside the training rows.
 
 How far two spreads over the same bins lie apart is told by the population stability index (Siddiqi 2006, Credit Risk Scorecards),
-the sum of (seen - expected) ln(seen / expected) over the bins' shares: below 0.1 nothing, from 0.25 on a shift. It is the divergence
-J of Kullback & Leibler (1951). Half a value is added to each bin (Krichevsky & Trofimov 1981), so that empty ones count and do not
-make it endless.
+the sum of (seen - expected) ln(seen / expected) over the bins' shares: below 0.1 nothing, from 0.25 on a shift. It is the
+divergence J of Kullback & Leibler (1951). Half a value is added to each bin (Krichevsky & Trofimov 1981), so that empty ones count
+and do not make it endless.
 
-A sample costs requests next to nothing, because most of the time nobody looks: the tap takes some rows, leaves the model's taps, and
-comes back a little later, at random. Rows are counted in a thread.
+A sample costs requests next to nothing, because most of the time nobody looks: the tap takes some rows, leaves the model's taps,
+and comes back a little later, at random. Rows are counted in a thread.
 """
 
 from __future__ import annotations
@@ -261,7 +261,9 @@ class Drifts(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """For prometheus_client."""
         window = GaugeMetricFamily("quartet_drift_window_rows", "Rows that the indices are made from", labels=MODEL)
-        largest = GaugeMetricFamily("quartet_drift_psi_max", "Largest population stability index of a model's features", labels=MODEL)
+        largest = GaugeMetricFamily(
+            "quartet_drift_psi_max", "Largest population stability index of a model's features", labels=MODEL
+        )
         psi = GaugeMetricFamily(
             "quartet_drift_psi",
             "Population stability index against the training rows, of the features that have shifted most",

@@ -115,7 +115,8 @@ class ServedModel:
     ) -> Answer:
         """Outputs for the rows of `inputs`; the mask may be left out.
 
-        `timeout` in seconds, None for the server's; `request_id` is the caller's own. Raises SignatureError, and what `Batcher.submit` raises.
+        `timeout` in seconds, None for the server's; `request_id` is the caller's own name for it. Raises SignatureError, and what
+        `Batcher.submit` raises.
         """
         complete, rows, length = self.checked(inputs)
         answer = await self.batcher.submit(complete, rows, length, timeout or self.timeout, priority)

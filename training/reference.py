@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from modelrepo.measures import Measured, Sample, measured, real_steps
+from modelrepo.measures import Sample, measured, real_steps
 from modelrepo.preprocessing import Categorical
 from modelrepo.reference import Categories, Measure, Numbers, Reference
 from modelrepo.tasks import Binary, Multiclass, Multilabel, Task
@@ -16,7 +16,8 @@ from training.data.dataset import Dataset, Images, Kind, Rows, Series, Split, To
 MOST_FEATURES = 512  # columns, channels or outputs that are watched: the first ones
 MOST_VALUES = 1_000_000  # of one feature by which its bins are set; all are counted
 BINS, TOKEN_BINS, NAMES = 10, 20, 20
-PER_BIN = 20  # values at least, on average: fewer make an index that chance moves
+FEWEST = 4
+PER_BIN = 20  # values at least, on average, beyond the fewest bins: fewer make an index that chance moves
 
 
 def describe(dataset: Dataset) -> Reference | None:
@@ -106,7 +107,7 @@ def _numbers(name: str, measure: Measure, sample: Sample, index: int = 0) -> Num
 
 def _bounds(values: Array, tokens: bool) -> tuple[float, ...]:
     """Where bins of about the same number of values end, each a value that occurs; a frequent value has a bin of its own."""
-    most = max(2, min(TOKEN_BINS if tokens else BINS, len(values) // PER_BIN))
+    most = max(FEWEST, min(TOKEN_BINS if tokens else BINS, len(values) // PER_BIN))
     chosen = values if len(values) <= MOST_VALUES else np.random.default_rng(0).choice(values, MOST_VALUES, replace=False)
     distinct, counts = np.unique(chosen, return_counts=True)
     if len(distinct) > most:
@@ -126,7 +127,7 @@ def _categories(name: str, measure: Measure, index: int, names: Sequence[str], s
     )
     values = measured(every, sample).values
     counts = np.array(_counted(every, values))[: len(names)]
-    most = max(2, min(NAMES, len(values) // PER_BIN))
+    most = max(FEWEST, min(NAMES, len(values) // PER_BIN))
     codes = tuple(sorted(int(code) for code in np.argsort(-counts, kind="stable")[:most]))
     kept = {**dict(every), "names": tuple(names[code] for code in codes), "codes": codes, "counts": (0,) * (len(codes) + 2)}
     return Categories(**{**kept, "counts": _counted(Categories(**kept), values)})

@@ -64,7 +64,11 @@ def router(registry: Registry, siblings: Siblings) -> APIRouter:
         if asked.drift is None:
             raise UnknownModel(
                 f"no drift is looked for in {asked.name!r} version {asked.version}: "
-                + ("--drift-rows is 0" if asked.manifest.reference else "it does not say what it learnt from; train and export it again")
+                + (
+                    "--drift-rows is 0"
+                    if asked.manifest.reference
+                    else "it does not say what it learnt from; train and export it again"
+                )
             )
         seen = await asked.drift.settled()
         for reply in await siblings.repeat(http):

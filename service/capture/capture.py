@@ -1,7 +1,7 @@
 """The sample: which requests are kept, and the thread that writes them.
 
-A request waits for none of it: what finds the queue full is dropped, and so is what the disk does not take; both are counted. Nothing
-of what callers sent is ever logged.
+A request waits for none of it: what finds the queue full is dropped, and so is what the disk does not take; both are counted.
+Nothing of what callers sent is ever logged.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ log = logging.getLogger("quartet.capture")
 
 MOST_BYTES = 64 * 2**20  # in memory, of all models: what is beyond is dropped
 FILE_BYTES = 16 * 2**20  # of rows in memory that make a file
+OVERHEAD = 500  # bytes of a request besides its numbers
 ID_CHARACTERS = 256  # of what a caller calls its request
 JOIN_SECONDS = 10.0  # for the last files, when the server ends
 
@@ -75,10 +76,14 @@ class Sampler:
         if self._skip:
             return
         self._skip = self._draw()
-        output = answer.ran.outputs[self._output][answer.start : answer.stop].copy()
-        name = None if request_id is None else request_id[:ID_CHARACTERS]
-        copied = {name: array.copy() for name, array in inputs.items()}
-        self._capture.put(self._taken, Kept(time.time_ns() // 1000, name, copied, output))
+        output = answer.ran.outputs[self._output][answer.start : answer.stop]
+        size = sum(array.nbytes for array in inputs.values()) + output.nbytes + OVERHEAD
+        if not self._capture.has_room(size):
+            self._taken.dropped["queue"].inc(len(output))
+            return
+        given = None if request_id is None else request_id[:ID_CHARACTERS]
+        copied = {name: array.copy() for name, array in inputs.items()}  # what they are views of may be larger
+        self._capture.put(self._taken, Kept(time.time_ns() // 1000, given, copied, output.copy(), size))
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -109,7 +114,9 @@ class Capture:
         self._lock = threading.Lock()
         self._held = 0  # bytes in the queue and not in a file yet
         self._failing = False
-        self._thread = threading.Thread(target=self._write, name="capture", daemon=True)  # a disk that hangs must not keep the process
+        self._thread = threading.Thread(
+            target=self._write, name="capture", daemon=True
+        )  # a disk that hangs must not keep the process
         self._thread.start()
         log.info("%g %% of the requests are kept in %s", settings.capture_share * 100, settings.capture)
 
@@ -129,16 +136,16 @@ class Capture:
         _, taken = self._models.pop((model.name, model.version))
         self._queue.put((taken, None))
 
-    def put(self, taken: Taken, kept: Kept) -> None:
-        """Hand a request to the thread, unless too much waits."""
+    def has_room(self, size: int) -> bool:
+        """Whether as many bytes more may wait; then they are counted."""
         with self._lock:
-            fits = self._held + kept.bytes <= MOST_BYTES
-            if fits:
-                self._held += kept.bytes
-        if fits:
-            self._queue.put((taken, kept))
-        else:
-            taken.dropped["queue"].inc(len(kept.output))
+            fits = self._held + size <= MOST_BYTES
+            self._held += size * fits
+        return fits
+
+    def put(self, taken: Taken, kept: Kept) -> None:
+        """Hand a request, for which there was room, to the thread."""
+        self._queue.put((taken, kept))
 
     def close(self) -> None:
         """Write what there is; not in the event loop."""

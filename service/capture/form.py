@@ -13,7 +13,7 @@ import polars as pl
 
 from modelrepo.manifest import Manifest
 from modelrepo.measures import real_steps
-from modelrepo.preprocessing import Columns
+from modelrepo.preprocessing import Column, Columns
 from modelrepo.tasks import Binary, Multiclass, Multilabel, Task
 from modelrepo.tensors import Array, Tensors
 from service.codec.reader import Reader
@@ -22,17 +22,16 @@ NOTE = "quartet:"  # as in training/data/tables.py
 
 
 class Kept(NamedTuple):
-    """A request that was answered: microseconds since the epoch, the caller's name for it, its inputs and the task's output."""
+    """A request that was answered: microseconds since the epoch, the caller's name for it, its inputs and the task's output.
+
+    `bytes` is about what it takes in memory.
+    """
 
     time: int
     request_id: str | None
     inputs: Tensors
     output: Array
-
-    @property
-    def bytes(self) -> int:
-        """About what it takes in memory."""
-        return sum(array.nbytes for array in self.inputs.values()) + self.output.nbytes + 200
+    bytes: int
 
 
 class Form:
@@ -81,7 +80,8 @@ class Form:
             return [_column(column, values) for column, values in zip(self._columns, features.T, strict=True)]
         if mask is None:
             return [
-                pl.Series(spec.name, np.concatenate([each.inputs[spec.name] for each in kept])) for spec in self._signature.value_inputs
+                pl.Series(spec.name, np.concatenate([each.inputs[spec.name] for each in kept]))
+                for spec in self._signature.value_inputs
             ]
         found = []
         for spec in self._signature.value_inputs:
@@ -99,8 +99,9 @@ def probabilities(task: Multiclass | Binary | Multilabel, output: Array) -> Arra
     """Of each label [rows, labels], from the task's output."""
     logits = output.astype(np.float64) / task.temperature
     if isinstance(task, Multiclass):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        chances: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        return chances
     chances = 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
     return np.concatenate([1 - chances, chances], axis=1) if isinstance(task, Binary) else chances
 
@@ -127,7 +128,7 @@ def _answered(task: Task, output: Array) -> list[pl.Series]:
     return [pl.Series(values) for values in np.ascontiguousarray(output.T)]
 
 
-def _column(column: Columns, values: Array) -> pl.Series:
+def _column(column: Column, values: Array) -> pl.Series:
     """A column of a table: null where a value was missing, or a category nobody knows."""
     if column.type == "numeric":
         return pl.Series(column.name, np.ascontiguousarray(values)).fill_nan(None)

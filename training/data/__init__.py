@@ -23,7 +23,8 @@ from training.data.uea import load_ts
 __all__ = ["BUILTIN", "DataError", "Dataset", "Source", "load"]
 
 FORMATS = (
-    f"tables ({', '.join(SUFFIXES)}, or a folder of .parquet), arrays (.npz), images (IDX files, or a folder with a folder per class), series (.ts); "
+    f"tables ({', '.join(SUFFIXES)}, or a folder of .parquet), arrays (.npz), images (IDX files, or a folder with a folder per "
+    "class), series (.ts); "
     "--text, --series and --horizon say what else a table may be"
 )
 

@@ -58,9 +58,7 @@ def _describe(train: Split, *others: Split) -> Kind:
     lengths = [split.inputs["mask"].sum(axis=1) for split in splits]
     return Tokens(
         vocabulary=1 + max(int(split.inputs["tokens"].max()) for split in splits),
-        length=ShapeRange(
-            axis="length", min=1, opt=int(np.median(lengths[0])), max=max(int(length.max()) for length in lengths)
-        ),
+        length=ShapeRange(axis="length", min=1, opt=int(np.median(lengths[0])), max=max(int(length.max()) for length in lengths)),
     )
 
 
