@@ -15,9 +15,9 @@ import asyncio
 import logging
 import math
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -197,7 +197,7 @@ class Drift:
         self._counted(seen)
 
     def _slot(self) -> int:
-        return int(time.monotonic() / self.window * SLOTS)
+        return int(monotonic() / self.window * SLOTS)
 
     # Telling
 
