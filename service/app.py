@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors, tracing, triton
 from service.access import AccessLog
-from service.api import openapi, repository, v2
+from service.api import drift, openapi, repository, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
 from service.metrics import Metrics, joined
@@ -62,6 +62,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
         redoc_url=None,
     )
     app.include_router(v2.router(registry, siblings))
+    app.include_router(drift.router(registry, siblings))
     app.include_router(repository.router(registry, siblings, _controlled(settings)))
     openapi.install(app, registry)
 

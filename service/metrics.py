@@ -197,7 +197,15 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds", *Gpus.names())
+WORST = (
+    "quartet_predicted_wait_seconds",
+    "quartet_model_info",
+    "quartet_build_info",
+    "quartet_drift_psi",
+    "quartet_drift_psi_max",
+    "process_start_time_seconds",
+    *Gpus.names(),
+)
 """What is not added up where several workers have it, but the largest counts: the longest wait, the last start, what all see."""
 
 

@@ -18,6 +18,7 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.settings import Settings
 from service.versions import VersionPolicy
+from service.watchers import watchers
 
 if TYPE_CHECKING:
     from service.otel import Tracing
@@ -49,6 +50,7 @@ class Registry:
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing
+        self._watchers = watchers(settings, metrics)
         self._repository = Repository(settings.repository)
         self._policy = VersionPolicy.parse(settings.versions)
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
@@ -134,6 +136,8 @@ class Registry:
             if entry.state == "READY":
                 self._leave(entry, "shutting down")
         await asyncio.gather(*self._draining)
+        for watcher in self._watchers:
+            await asyncio.to_thread(watcher.close)
 
     # Answering
 
@@ -278,6 +282,8 @@ class Registry:
         self._metrics.load_seconds.labels(published.name).observe(time.monotonic() - started)
         model = ServedModel(loaded, self._settings, self._metrics, self._tracing)
         self._metrics.serves(model)
+        for watcher in self._watchers:
+            watcher.watch(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end
         entry.model, entry.state, entry.reason, entry.files = model, "READY", "", ()
@@ -302,6 +308,8 @@ class Registry:
         model = entry.model
         assert model is not None
         await model.close()
+        for watcher in self._watchers:
+            watcher.leave(model)
         entry.model, entry.state = None, "UNAVAILABLE"
         self._metrics.forgets(model)
         log.info("%s:%s is closed: %s", model.name, model.version, entry.reason)

@@ -71,6 +71,16 @@ class Settings(BaseSettings):
         default="0", description="answers kept for requests that come again, by process and model: BYTES or 'NAME=BYTES'; 0: none"
     )
 
+    # Drift and capture
+    drift_rows: int = Field(default=100, ge=0, description="rows of each model that are looked at in a second for drift; 0: none")
+    drift_window: float = Field(default=3600, ge=1, description="seconds whose rows are held against the training rows")
+    capture: Path | None = Field(
+        default=None, description="folder for a sample of requests with their answers; none: nothing is kept"
+    )
+    capture_share: float = Field(default=0.01, gt=0, le=1, description="share of the requests that is kept there")
+    capture_bytes: int = Field(default=2**30, ge=2**20, description="most that the folder may hold; the oldest files go first")
+    capture_seconds: float = Field(default=300, gt=0, description="after which a file is finished, however short")
+
     @field_validator("response_cache_bytes")
     @classmethod
     def _is_a_budget(cls, text: str) -> str:

@@ -262,7 +262,7 @@ async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) 
         )
     if (caller := identity.current.get()) is not None:
         caller.found(request.id)
-    answer = await model.infer(request.inputs, request.timeout, request.priority)
+    answer = await model.infer(request.inputs, request.timeout, request.priority, request.id)
     explanation = explain(model, answer) if request.explain else None
     with tracing.stage("encode"):
         content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation, answer.ran.finite)

@@ -201,7 +201,7 @@ class Call:
         if model.cache is not None and not answer.cached:
             model.cache.put(self._key, answer)
         if model.taps:
-            model.show(work.inputs, answer)
+            model.show(work.inputs, answer, None if isinstance(read, Instances) else read.id)
         if len(content) < WORTH_ENCODING:
             self._end(200, content, headers)
             return
