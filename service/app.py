@@ -18,11 +18,13 @@ from starlette.exceptions import HTTPException
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors, tracing, triton
 from service.access import AccessLog
-from service.api import drift, openapi, repository, v2
+from service.api import drift, openapi, repository, rollout, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
 from service.metrics import Metrics, joined
 from service.registry import Registry
+from service.rollout.plan import limits
+from service.rollout.rollouts import Rollouts
 from service.settings import Settings
 from service.siblings import ASKED_BY_SIBLING, Siblings
 from service.telemetry import Telemetry
@@ -39,7 +41,9 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     metrics = Metrics(DEFAULT_BATCH)
     traces = tracing.from_environment()
     telemetry = Telemetry(metrics, traces, AccessLog() if settings.access_log else None)
-    registry = Registry(settings, metrics, traces)
+    memory = settings.memory(siblings.folder)
+    registry = Registry(settings, metrics, memory, traces)
+    rollouts = Rollouts(registry, memory, limits(settings.rollout_limits), settings.watch, metrics, siblings)
     if settings.triton_metrics:
         triton.TritonNames(registry, metrics, settings.overload_status)
 
@@ -63,7 +67,8 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     )
     app.include_router(v2.router(registry, siblings))
     app.include_router(drift.router(registry, siblings))
-    app.include_router(repository.router(registry, siblings, _controlled(settings)))
+    app.include_router(repository.router(registry, rollouts, siblings, _controlled(settings)))
+    app.include_router(rollout.router(rollouts, _controlled(settings)))
     openapi.install(app, registry)
 
     @app.get("/", include_in_schema=False)

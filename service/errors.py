@@ -6,6 +6,7 @@
     ├── UnknownModel               404  no such model, version or path
     ├── MethodNotAllowed           405
     ├── RequestTimeout             408  the request did not arrive in time
+    ├── Conflict                   409  an order that does not fit how things stand
     ├── PayloadTooLarge            413  more bytes or rows than the server takes in one request
     ├── UnsupportedMediaType       415  a body the server does not read
     │   └── UnsupportedEncoding         a content encoding it does not decode; Accept-Encoding says which it does
@@ -76,6 +77,12 @@ class RequestTimeout(ServiceError):
     """The request did not arrive in time."""
 
     status = 408
+
+
+class Conflict(ServiceError):
+    """An order that does not fit how things stand."""
+
+    status = 409
 
 
 class PayloadTooLarge(ServiceError):

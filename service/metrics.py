@@ -203,6 +203,9 @@ WORST = (
     "quartet_build_info",
     "quartet_drift_psi",
     "quartet_drift_psi_max",
+    "quartet_rollout_share",
+    "quartet_rollout_stage_start_time_seconds",
+    "quartet_shadow_difference",
     "process_start_time_seconds",
     *Gpus.names(),
 )

@@ -98,6 +98,11 @@ class ServedModel:
         return self._answers[interface]
 
     @property
+    def interfaces(self) -> tuple[str, ...]:
+        """Those that it is asked over."""
+        return tuple(self._answers)
+
+    @property
     def ready(self) -> bool:
         """Whether there is a session to answer with."""
         return bool(self.batcher.workers)

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from modelrepo.errors import RepositoryError
 from modelrepo.repository import ModelVersion, Repository
@@ -16,8 +17,9 @@ from service.errors import Unavailable, UnknownModel
 from service.loading import LoadFailed, load
 from service.metrics import Metrics
 from service.model import ServedModel
+from service.rollout.memory import Memory
+from service.rollout.split import Split
 from service.settings import Settings
-from service.versions import VersionPolicy
 from service.watchers import watchers
 
 if TYPE_CHECKING:
@@ -46,20 +48,27 @@ class Entry:
 class Registry:
     """All versions that serve or should. Its methods belong to the event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, memory: Memory | None = None, tracing: Tracing | None = None) -> None:
+        """`memory` tells which versions are to serve, as far as rollouts decide that. Raises MemoryFault."""
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing
         self._watchers = watchers(settings, metrics)
         self._repository = Repository(settings.repository)
-        self._policy = VersionPolicy.parse(settings.versions)
+        self._memory = memory or settings.memory()
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._serving: dict[tuple[str, str | None], ServedModel] = {}  # by name and version; by None the newest
+        self._beside: set[tuple[str, int]] = set()  # versions that serve only who names them, and whom `splits` send to them
+        self.splits: dict[str, Split] = {}
+        """By model, who answers requests that name no version, where a new one has a share of them."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when what serves is another."""
+        self._later: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._unloaded: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
         self._started = False
-        self._watching: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
         self.stopping = False
         """Whether the server is on its way out: no longer ready, though it still answers."""
 
@@ -77,7 +86,7 @@ class Registry:
         """Every version that is to serve, each file checked."""
         opened: list[ModelVersion] = []
         for name in await asyncio.to_thread(self._repository.models):
-            chosen = self._policy.choose(name, await asyncio.to_thread(self._repository.versions, name))
+            chosen = await asyncio.to_thread(self._wanted, name)
             self._entries[name] = {version: self._waiting(name, version) for version in chosen}
             for version in chosen:
                 opened += await self._open(name, version)
@@ -103,7 +112,7 @@ class Registry:
         Raises `error` where nothing else of the model may serve.
         """
         versions = self._entries[failed.name]
-        stand_ins = self._policy.stand_ins(failed.name, await asyncio.to_thread(self._repository.versions, failed.name))
+        stand_ins = self._memory.stand_ins(failed.name, await asyncio.to_thread(self._repository.versions, failed.name))
         if stand_ins is None:
             raise error
         self._failed(failed, error)
@@ -118,7 +127,12 @@ class Registry:
             await self._load_or_stand_in(published)
         self._started = True
         if self._settings.watch:
-            self._watching = asyncio.ensure_future(self._watch())
+            self.later(self._watch)
+        self._running = [asyncio.ensure_future(run()) for run in self._later]
+
+    def later(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something from when every model serves until the registry closes."""
+        self._later.append(run)
 
     async def _load_or_stand_in(self, published: ModelVersion) -> None:
         try:
@@ -130,8 +144,8 @@ class Registry:
     async def close(self) -> None:
         """Not ready any more; then drain and close every model."""
         self.stopping = True
-        if self._watching is not None:
-            self._watching.cancel()
+        for task in self._running:
+            task.cancel()
         for entry in self.index():
             if entry.state == "READY":
                 self._leave(entry, "shutting down")
@@ -149,12 +163,14 @@ class Registry:
     def waiting_for(self) -> dict[str, str]:
         """What keeps the server from being ready, by version: its loading, or a session that is being replaced.
 
-        A version that failed to load while another serves in its place is no reason.
+        A version that failed to load while another serves in its place is no reason, nor is one that is being rolled out.
         """
         reasons: dict[str, str] = {}
         for versions in self._entries.values():
             serving = [entry for entry in versions.values() if entry.model is not None and entry.model.ready]
             for entry in versions.values():
+                if (entry.name, entry.version) in self._beside:
+                    continue
                 if entry.model is not None and not entry.model.ready and entry.state == "READY":
                     reasons[f"{entry.name}:{entry.version}"] = entry.model.fault or "it has no session"
                 elif entry.state == "LOADING" and not serving:
@@ -171,6 +187,12 @@ class Registry:
 
     def find(self, name: str, version: str | None = None) -> ServedModel | None:
         """The newest version of a model that serves, or the one named, if there is one."""
+        return self._serving.get((name, version))
+
+    def route(self, name: str, version: str | None, key: str | None) -> ServedModel | None:
+        """Who answers a request, whose sticky key this is: as `find`, but that a version which is rolled out gets its share."""
+        if self.splits and version is None and (split := self.splits.get(name)) is not None:
+            return split.pick(key)
         return self._serving.get((name, version))
 
     def get(self, name: str, version: str | None = None) -> ServedModel:
@@ -234,33 +256,76 @@ class Registry:
         Without `again`, what failed before is left alone as long as its folder looks the same.
         """
         async with self._locks[name]:
-            published = await asyncio.to_thread(self._repository.versions, name)
-            wanted = self._policy.choose(name, published)
-            failures: list[Exception] = []
-            for version in wanted:
-                entry = self._entries[name].get(version)
-                if entry is not None and entry.state == "READY":
-                    continue
-                if entry is not None and entry.model is not None:
-                    await asyncio.gather(*self._draining)  # it is on its way out, and comes back anew
-                files = await asyncio.to_thread(_fingerprint, self._settings.repository / name / str(version))
-                if entry is not None and not again and entry.files == files:
-                    failures.append(LoadFailed(entry.reason))
-                    continue
-                entry = self._entries[name][version] = Entry(name, version, "LOADING", "checking its files", files=files)
-                try:
-                    await self._load(await asyncio.to_thread(self._repository.open, name, version))
-                except Exception as error:  # also one that nobody foresaw leaves the old version serving
-                    self._failed(entry, error)
-                    failures.append(error)
-                    unforeseen = not isinstance(error, RepositoryError | LoadFailed)
-                    log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
+            wanted = await asyncio.to_thread(self._wanted, name)
+            failures = [failure for version in wanted if (failure := await self._bring(name, version, again)) is not None]
             if not failures:
                 for entry in list(self._entries[name].values()):
-                    if entry.version not in wanted and entry.state == "READY":
+                    spared = entry.version in wanted or (name, entry.version) in self._beside
+                    if not spared and entry.state == "READY":
                         self._leave(entry, "not in the version policy any more")
             elif again:
                 raise failures[0]
+
+    def _wanted(self, name: str) -> list[int]:
+        return self._memory.wanted(name, self._repository.versions(name))
+
+    async def _bring(self, name: str, version: int, again: bool) -> Exception | None:
+        """Load a version unless it serves; returns what kept it from that."""
+        entry = self._entries[name].get(version)
+        if entry is not None and entry.state == "READY":
+            return None
+        if entry is not None and entry.model is not None:
+            await asyncio.gather(*self._draining)  # it is on its way out, and comes back anew
+        files = await asyncio.to_thread(_fingerprint, self._settings.repository / name / str(version))
+        if entry is not None and not again and entry.files == files:
+            return LoadFailed(entry.reason)
+        entry = self._entries[name][version] = Entry(name, version, "LOADING", "checking its files", files=files)
+        try:
+            await self._load(await asyncio.to_thread(self._repository.open, name, version))
+        except Exception as error:  # also one that nobody foresaw leaves the old version serving
+            self._failed(entry, error)
+            unforeseen = not isinstance(error, RepositoryError | LoadFailed)
+            log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
+            return error
+        return None
+
+    async def published(self, name: str) -> list[int]:
+        """The versions of a model in the repository, ascending. Raises RepositoryError."""
+        return await asyncio.to_thread(self._repository.versions, name)
+
+    async def serve_beside(self, name: str, version: int, again: bool = False) -> None:
+        """Load a version that serves only who names it, and whom a split sends to it. Raises RepositoryError or LoadFailed.
+
+        Without `again`, one that failed before is left alone as long as its folder looks the same. It may serve already.
+        """
+        async with self._locks[name]:
+            self._beside.add((name, version))
+            failure = await self._bring(name, version, again)
+            if failure is not None:
+                self._beside.discard((name, version))
+                raise failure
+            self._changed()
+
+    async def settle(self, name: str, leaving: int | None, reason: str) -> None:
+        """No version of a model serves beside another any more: one leaves, the newest of the others serves.
+
+        What the version policy has no place for then leaves, too.
+        """
+        async with self._locks[name]:
+            self._beside = {(model, version) for model, version in self._beside if model != name}
+            entry = None if leaving is None else self._entries[name].get(leaving)
+            if entry is not None and entry.state == "READY":
+                self._leave(entry, reason)
+            self._changed()
+        if name not in self._unloaded:
+            try:
+                await self._sync(name, again=False)
+            except RepositoryError as error:
+                log.warning("%s stays as it is: %s", name, error)
+
+    def unloaded(self, name: str) -> bool:
+        """Whether a model serves no more on request."""
+        return name in self._unloaded
 
     def _failed(self, entry: Entry, error: Exception) -> None:
         """Note why a version does not serve."""
@@ -302,7 +367,10 @@ class Registry:
         """What serves is another: requests look it up here."""
         self._serving = {}
         for model in self.models():  # ascending, so that the newest comes last
-            self._serving[model.name, model.version] = self._serving[model.name, None] = model
+            self._serving[model.name, model.version] = model
+            if (model.name, int(model.version)) not in self._beside:
+                self._serving[model.name, None] = model
+        self.changed()
 
     async def _close(self, entry: Entry) -> None:
         model = entry.model

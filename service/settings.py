@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
 from service.budget import Budget
+from service.rollout.memory import Memory
+from service.rollout.plan import Rules, limits
 from service.versions import VersionPolicy
 
 # Not QUARTET_: Kubernetes gives the pods beside a Service called `quartet` variables such as QUARTET_PORT=tcp://10.0.0.1:80.
@@ -62,6 +64,16 @@ class Settings(BaseSettings):
     drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+    rollout: str = Field(
+        default="",
+        description="how newer versions begin: shadow:20,canary:10 (percent); for one model 'NAME=canary:10'; else at once",
+    )
+    rollout_limits: str = Field(
+        default="", description="when they go back or on by themselves: 'errors=0.01 mean=1.5 disagreements=0.02 promote=5000'"
+    )
+    rollout_state: Path | None = Field(
+        default=None, validate_default=True, description="folder in which rollouts and their audit log outlive the process"
+    )
 
     # What is told of it.
     triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
@@ -80,6 +92,38 @@ class Settings(BaseSettings):
     capture_share: float = Field(default=0.01, gt=0, le=1, description="share of the requests that is kept there")
     capture_bytes: int = Field(default=2**30, ge=2**20, description="most that the folder may hold; the oldest files go first")
     capture_seconds: float = Field(default=300, gt=0, description="after which a file is finished, however short")
+
+    @field_validator("rollout")
+    @classmethod
+    def _are_rules(cls, text: str) -> str:
+        Rules.parse(text)
+        return text
+
+    @field_validator("rollout_limits")
+    @classmethod
+    def _are_limits(cls, text: str) -> str:
+        limits(text)
+        return text
+
+    @field_validator("rollout_state")
+    @classmethod
+    def _outlives_where_it_must(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        """Without a folder a service that starts again knows a proven version only where `versions` names it."""
+        if folder is None and "rollout" in info.data and "versions" in info.data:
+            rules, policy = Rules.parse(info.data["rollout"]), VersionPolicy.parse(info.data["versions"])
+            at_risk = [name for name, found in rules.by_model.items() if found and policy.named(name) is None]
+            if at_risk or (rules.rule and policy.named("") is None):
+                raise ValueError(
+                    "--rollout needs a folder that outlives the process, as a start would not know which version is proven; or "
+                    "name it, --versions 'NAME=3'"
+                )
+        return folder
+
+    def memory(self, meanwhile: Path | None = None) -> Memory:
+        """Where rollouts are remembered; `meanwhile` is for workers of one service that has no folder. Raises MemoryFault."""
+        lasting = self.rollout_state is not None
+        folder = self.rollout_state or meanwhile
+        return Memory(self.repository, VersionPolicy.parse(self.versions), Rules.parse(self.rollout), folder, lasting)
 
     @field_validator("response_cache_bytes")
     @classmethod

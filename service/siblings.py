@@ -42,6 +42,7 @@ class Siblings:
 
     def __init__(self, folder: Path | None = None, number: int = 0, workers: int = 1) -> None:
         self.number = number
+        self.folder = folder
         self._others = [] if folder is None else [socket_of(folder, other) for other in range(workers) if other != number]
 
     async def repeat(self, request: Request, timeout: float | None = SECONDS) -> list[Reply]:
@@ -51,8 +52,11 @@ class Siblings:
         """
         if not self._others or ASKED_BY_SIBLING in request.headers:
             return []
-        body = await request.body()
-        asked = (_ask(other, request.method, request.url.path, body, timeout) for other in self._others)
+        return await self.ask(request.method, request.url.path, await request.body(), timeout)
+
+    async def ask(self, method: str, path: str, body: bytes = b"", timeout: float | None = SECONDS) -> list[Reply]:
+        """The answers of all that can be reached. Raises SiblingFailed as `repeat` does."""
+        asked = (_ask(other, method, path, body, timeout) for other in self._others)
         replies = await asyncio.gather(*asked)
         return [reply for reply in replies if reply is not None]
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from service.codec import encoding, v2
 from service.errors import InvalidRequest
 from service.identity import HEADER, usable
+from service.rollout.split import STICKY
 
 PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^/]+)(?:/versions/([^/]+))?/(predict)")
 
@@ -18,7 +19,8 @@ Headers = dict[str, str]
 class Head(NamedTuple):
     """A request whose body, of `length` bytes, may be taken as it is. `coding` is what its answer may be compressed with.
 
-    `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default.
+    `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default. Requests with the same
+    `sticky` key go to the same of two versions.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Head(NamedTuple):
     priority: int
     request_id: str | None
     trace: tuple[str, str] | None  # traceparent and tracestate
+    sticky: str | None
 
     @property
     def path(self) -> str:
@@ -80,7 +83,8 @@ def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> H
     coding = encoding.of_answer(given["accept-encoding"]) if "accept-encoding" in given else None
     json_length = given.get(v2.HEADER_LENGTH)
     content_type, request_id, trace = given.get("content-type", ""), usable(given.get(HEADER)), propagated(given)
-    return Head(*found, query, int(length), content_type, json_length, coding, timeout, priority, request_id, trace)
+    sticky = given.get(STICKY)
+    return Head(*found, query, int(length), content_type, json_length, coding, timeout, priority, request_id, trace, sticky)
 
 
 def route(version: str | None, interface: str) -> str:

@@ -30,6 +30,7 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.protocol import GONE as LEFT
 from service.registry import Registry
+from service.rollout.split import STICKY
 from service.telemetry import Telemetry
 from service.tracing import TRACED
 
@@ -110,7 +111,7 @@ class InferenceFirst:
                 raise MethodNotAllowed(scope["method"], "POST")
             query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
-            model = self.registry.get(name, version)
+            model = self.registry.route(name, version, headers.get(STICKY)) or self.registry.get(name, version)
             labels = request.model, request.version = model.name, model.version
             if model.cache is None:  # a kept answer needs no room
                 model.batcher.refuse_where_full()  # before the work of decoding: refusing must cost less than answering

@@ -71,7 +71,7 @@ class Quick:
 
         A refusal is answered at once: it must cost less than an answer.
         """
-        model = self._registry.find(head.name, head.version)
+        model = self._registry.route(head.name, head.version, head.sticky)
         if model is None or (model.cache is not None and head.length > LONG_BODY):  # whose key is made in a thread
             return None
         if self._tracing is not None:
