@@ -15,10 +15,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
-from service import errors
+from service import errors, origins
 from service.api import openapi, repository, v2
 from service.api.inference import InferenceFirst
+from service.api.pages import PagePolicy
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
+from service.keys.guard import Guard
 from service.metrics import Metrics, joined
 from service.registry import Registry
 from service.settings import Settings
@@ -35,6 +37,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     """
     metrics = Metrics(DEFAULT_BATCH)
     registry = Registry(settings, metrics)
+    guard = None if settings.keys is None else Guard(settings.keys, metrics, siblings.slots())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -54,7 +57,8 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     )
     app.include_router(v2.router(registry, siblings))
     app.include_router(repository.router(registry, siblings, _controlled(settings)))
-    openapi.install(app, registry)
+    openapi.install(app, registry, keyed=guard is not None)
+    app.add_middleware(PagePolicy)
 
     @app.get("/", include_in_schema=False)
     async def start_page() -> RedirectResponse:
@@ -73,13 +77,15 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
         app.add_exception_handler(kind, answer)
 
-    return InferenceFirst(registry, metrics, settings.max_body_bytes, app)
+    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, guard, origins.parse(settings.cors_origins))
 
 
 def _controlled(settings: Settings) -> bool:
     """Whether callers may load and unload models."""
     if settings.control != "auto":
         return settings.control == "on"
+    if settings.keys is not None:  # only keys of scope admin get as far
+        return True
     try:
         return ip_address(settings.host).is_loopback
     except ValueError:

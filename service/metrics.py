@@ -70,6 +70,9 @@ class Metrics:
         )
         self.models = Gauge("quartet_model_info", "1 for what serves", (*MODEL, "artifact", "provider", "precision"), registry=on)
         Gauge("quartet_build_info", "1, with the version", ("version",), registry=on).labels(version("quartet")).set(1)
+        self.rejected = Gauge(
+            "quartet_file_rejected", "1 while what is in it now cannot be used: keys, tls", ("file",), registry=on
+        )
         ProcessCollector(registry=on)  # CPU, memory, descriptors, and the start, from which restarts show
 
     def answers(self, interface: str, model: str = "", version: str = "", statistics: Statistics | None = None) -> Answers:
@@ -160,7 +163,10 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds")
+WORST = (
+    *("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds"),
+    *("quartet_keys", "quartet_file_rejected"),
+)
 """Gauges of which the largest counts, where several workers have them; all else is added up."""
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from service import origins
 from service.versions import VersionPolicy
 
 # Not QUARTET_: Kubernetes gives the pods beside a Service called `quartet` variables such as QUARTET_PORT=tcp://10.0.0.1:80.
@@ -61,6 +62,26 @@ class Settings(BaseSettings):
     drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+
+    # Who may ask, and how
+    keys: Path | None = Field(
+        default=None, description="file of API keys, made by `python -m service.keys`; none: everybody may ask"
+    )
+    cors_origins: str = Field(default="", description="sites whose pages may ask: 'https://a.example https://b.example', or *")
+    tls_certificate: Path | None = Field(default=None, description="PEM with the certificate and its chain: HTTPS instead of HTTP")
+    tls_key: Path | None = Field(default=None, description="PEM with its private key, where that is not in the same file")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM of who signs clients' certificates, without which none gets in"
+    )
+    health_port: int = Field(
+        default=0, ge=0, le=65535, description="port where probes are answered in plain HTTP, and nothing else is; 0: none"
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        origins.parse(text)
+        return text
 
     @field_validator("versions")
     @classmethod

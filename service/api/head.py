@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from service.codec import encoding, v2
 from service.errors import InvalidRequest
+from service.keys.credentials import SECRET, presented
 
 PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^/]+)(?:/versions/([^/]+))?/(predict)")
 
@@ -17,7 +18,8 @@ Headers = dict[str, str]
 class Head(NamedTuple):
     """A request whose body, of `length` bytes, may be taken as it is. `coding` is what its answer may be compressed with.
 
-    `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default.
+    `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default. `digest` is the hash of
+    the key that was shown; `secret`: the head holds something that nobody else is to have; `foreign`: a page in a browser sent it.
     """
 
     name: str
@@ -30,6 +32,9 @@ class Head(NamedTuple):
     coding: str | None
     timeout: float | None
     priority: int
+    digest: bytes | None = None
+    secret: bool = False
+    foreign: bool = False
 
 
 def target(path: str) -> tuple[str, str | None, str] | None:
@@ -70,7 +75,9 @@ def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> H
         return None
     coding = encoding.of_answer(given["accept-encoding"]) if "accept-encoding" in given else None
     json_length = given.get(v2.HEADER_LENGTH)
-    return Head(*found, query, int(length), given.get("content-type", ""), json_length, coding, timeout, priority)
+    secret = not SECRET.isdisjoint(given)
+    shown = (presented(given) if secret else None, secret, "origin" in given)
+    return Head(*found, query, int(length), given.get("content-type", ""), json_length, coding, timeout, priority, *shown)
 
 
 def urgency(headers: Headers) -> tuple[float | None, int]:

@@ -21,6 +21,7 @@ from service.batch import Answer, Work
 from service.codec import encoding, v2
 from service.codec.instances import Instances
 from service.errors import Refused, ServiceError, shut_down
+from service.keys.guard import Guard, Principal
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.registry import Registry
@@ -41,23 +42,30 @@ class Connection(Protocol):
     def alone(self) -> bool:
         """Whether there is no other."""
 
-    def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
 
 
 class Quick:
     """The quick way into the registry's models."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self, registry: Registry, metrics: Metrics, max_body_bytes: int, guard: Guard | None = None, shares: bool = False
+    ) -> None:
+        """`shares`: what a page of another site asks needs headers in its answer, which the long way adds."""
         self._registry = registry
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._guard = guard
+        self._shares = shares
 
     def fits(self, head: Head) -> bool:
         """Whether a body is short enough to be decoded in the event loop."""
+        if self._shares and head.foreign:
+            return False
         return head.length <= min(self._max_body_bytes, LONG_BODY if head.json_length is None else LONG_BINARY)
 
-    def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | None:
+    def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | Denied | None:
         """Queue a whole request, which arrived at that time of `time.monotonic`; None where it has to go the long way.
 
         A refusal is answered at once: it must cost less than an answer.
@@ -65,7 +73,14 @@ class Quick:
         model = self._registry.find(head.name, head.version)
         if model is None:
             return None
-        call = Call(connection, self, model, head, arrived)
+        principal = None
+        if self._guard is not None:
+            try:
+                principal = self._guard.admit(head.digest, "infer", head.name)
+            except ServiceError as refusal:
+                self._metrics.answers(head.interface).add(refusal.status, time.monotonic() - arrived)
+                return Denied(connection, refusal, not self.stopping)
+        call = Call(connection, self, model, head, arrived, principal)
         try:
             model.batcher.refuse_where_full()
             call.start(body)
@@ -75,6 +90,8 @@ class Quick:
         except Exception:  # whatever it is, the long way meets it again and says it
             if call.response_complete:
                 raise
+            if principal is not None:
+                principal.undo()
             return None
         return call
 
@@ -92,6 +109,26 @@ class Declined(ServiceError):
     """The long way is the right one."""
 
 
+class Denied:
+    """A request that the guard turned away. To uvicorn's protocol it is a cycle that has ended."""
+
+    response_started = response_complete = True
+    disconnected = False
+
+    def __init__(self, connection: Connection, refusal: ServiceError, keep_alive: bool) -> None:
+        """Answers it."""
+        self.keep_alive = keep_alive
+        connection.reply(self, refusal.status, errors.body(refusal), {"content-type": JSON, **refusal.headers})
+
+    @property
+    def message_event(self) -> Denied:
+        """uvicorn sets it when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
 class Call:
     """One request under way. To uvicorn's protocol it is what its own request-response cycle is."""
 
@@ -101,6 +138,7 @@ class Call:
         "_head",
         "_model",
         "_plain",
+        "_principal",
         "_quick",
         "_read",
         "_work",
@@ -110,12 +148,21 @@ class Call:
     )
     response_started = False
 
-    def __init__(self, connection: Connection, quick: Quick, model: ServedModel, head: Head, arrived: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        quick: Quick,
+        model: ServedModel,
+        head: Head,
+        arrived: float,
+        principal: Principal | None = None,
+    ) -> None:
         self._connection = connection
         self._quick = quick
         self._model = model
         self._head = head
         self._arrived = arrived
+        self._principal = principal
         self._work: Work | None = None
         self._read: v2.Request | Instances
         self._plain = False
@@ -203,6 +250,8 @@ class Call:
             self._model.batcher.withdraw(self._work)
         self._quick.cancelled(self._model)
         self._model.leave()
+        if self._principal is not None:
+            self._principal.end()
 
     def give_up(self) -> None:
         """The time for draining is over."""
@@ -229,6 +278,8 @@ class Call:
         self.response_complete = True
         self._model.answers(self._head.interface).add(status, time.monotonic() - self._arrived)
         self._model.leave()
+        if self._principal is not None:
+            self._principal.end()
         if self._quick.stopping:
             self.keep_alive = False
         self._connection.reply(self, status, content, headers)
