@@ -117,6 +117,16 @@ ROWS: dict[str, list[Panel]] = {
             description="queue and deadline: refused on arrival; expired: its time ended; abandoned: its caller left",
         ),
     ],
+    "Keys": [
+        Panel("Requests by key", "reqps", {"{{key}}": rate("quartet_key_requests_total", "key", PROCESS)}),
+        Panel(
+            "Turned away by key",
+            "reqps",
+            {"{{key}} {{reason}}": rate("quartet_key_refusals_total", "key, reason", PROCESS)},
+            description="unauthorized: no known key; forbidden: not for that; rate, concurrency: the key's limits",
+        ),
+        Panel("Files that cannot be used", "short", {"{{file}} on {{instance}}": f"quartet_file_rejected{{{PROCESS}}}"}),
+    ],
     "Models and versions": [
         Panel("What serves", "short", {"": f"quartet_model_info{{{MODEL}}}"}, "table"),
         Panel("Requests by version", "reqps", {"{{model}}:{{version}}": rate("quartet_requests_total", "model, version")}),

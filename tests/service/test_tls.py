@@ -6,8 +6,11 @@ import datetime
 import http.client
 import ipaddress
 import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -24,7 +27,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.tls import TlsError
 from tests import micro
-from tests.server import serving
+from tests.server import ROOT, serving
 from tests.service.connections import request
 
 ROW = json.dumps({"instances": [[1, 2]]}).encode()
@@ -182,6 +185,24 @@ def test_probes_have_a_port_of_their_own_that_answers_nothing_else(guarded):
         found[path] = call(guarded, path, body, guarded.secrets["a"], connection)[0]
     connection.close()
     assert list(found.values()) == [200, 200, 404, 404]
+
+
+@pytest.mark.parametrize("script", ["helm/quartet/files/predict.py", "docker/healthcheck.py"])
+def test_what_the_images_and_the_chart_bring_to_ask_it_gets_an_answer(guarded, script):
+    certificate, key = guarded.client
+    for path, name in ((certificate, "tls.crt"), (key, "tls.key")):
+        (guarded.folder / name).write_bytes(path.read_bytes())
+    variables = {
+        "KEY": guarded.secrets["a"],
+        "CERTIFICATE": str(guarded.folder),
+        "SSL_CERT_FILE": str(guarded.authority.path),
+        "QUARTET_SERVE_PORT": guarded.address.split(":")[1],
+        "QUARTET_SERVE_HEALTH_PORT": str(guarded.health),
+        "QUARTET_SERVE_TLS_CERTIFICATE": "tls.crt",
+    }
+    command = [sys.executable, str(ROOT / "deploy" / script), guarded.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **variables})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_rate_holds_over_all_workers(guarded):
