@@ -90,6 +90,9 @@ class Metrics:
             "quartet_event_loop_lag_seconds", "How late the event loop came to what was due", (), bounds=SECONDS, registry=on
         ).labels()
         self.gpus = Gpus(on)
+        self.rejected = Gauge(
+            "quartet_file_rejected", "1 while what is in it now cannot be used: keys, tls", ("file",), registry=on
+        )
         ProcessCollector(registry=on)  # CPU, memory, descriptors, and the start, from which restarts show
 
     def answers(
@@ -206,6 +209,8 @@ WORST = (
     "quartet_rollout_share",
     "quartet_rollout_stage_start_time_seconds",
     "quartet_shadow_difference",
+    "quartet_keys",
+    "quartet_file_rejected",
     "process_start_time_seconds",
     *Gpus.names(),
 )

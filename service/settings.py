@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from service import origins
 from service.budget import Budget
 from service.rollout.memory import Memory
 from service.rollout.plan import Rules, limits
@@ -129,6 +130,26 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_budget(cls, text: str) -> str:
         Budget.parse(text)
+        return text
+
+    # Who may ask, and how
+    keys: Path | None = Field(
+        default=None, description="file of API keys, made by `python -m service.keys`; none: everybody may ask"
+    )
+    cors_origins: str = Field(default="", description="sites whose pages may ask: 'https://a.example https://b.example', or *")
+    tls_certificate: Path | None = Field(default=None, description="PEM with the certificate and its chain: HTTPS instead of HTTP")
+    tls_key: Path | None = Field(default=None, description="PEM with its private key, where that is not in the same file")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM of who signs clients' certificates, without which none gets in"
+    )
+    health_port: int = Field(
+        default=0, ge=0, le=65535, description="port where probes are answered in plain HTTP, and nothing else is; 0: none"
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        origins.parse(text)
         return text
 
     @field_validator("versions")

@@ -130,6 +130,16 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Kept", "bytes", {"{{model}}": f"sum by (model) (quartet_response_cache_bytes{{{MODEL}}})"}),
         Panel("Gone to make room", "ops", {"{{model}}": rate("quartet_response_cache_evictions_total", "model")}),
     ],
+    "Keys": [
+        Panel("Requests by key", "reqps", {"{{key}}": rate("quartet_key_requests_total", "key", PROCESS)}),
+        Panel(
+            "Turned away by key",
+            "reqps",
+            {"{{key}} {{reason}}": rate("quartet_key_refusals_total", "key, reason", PROCESS)},
+            description="unauthorized: no known key; forbidden: not for that; rate, concurrency: the key's limits",
+        ),
+        Panel("Files that cannot be used", "short", {"{{file}} on {{instance}}": f"quartet_file_rejected{{{PROCESS}}}"}),
+    ],
     "Models and versions": [
         Panel("What serves", "short", {"": f"quartet_model_info{{{MODEL}}}"}, "table"),
         Panel("Requests by version", "reqps", {"{{model}}:{{version}}": rate("quartet_requests_total", "model, version")}),

@@ -84,6 +84,10 @@ def test_the_check_of_pod_security_finds_what_it_is_for():
         pytest.param(
             {"models": {"claim": {"name": "a"}, "pull": {"url": "http://b"}}}, "not from claim and pull", id="two sources"
         ),
+        pytest.param(
+            {"tls": {"clientCa": "a"}}, "tls.clientCa is for HTTPS: set tls.secret", id="clients' certificates without TLS"
+        ),
+        pytest.param({"settings": {"keys": "/a"}}, "'keys' not allowed", id="what the chart sets"),
         pytest.param({"secret": {"existing": "a", "data": {"b": "c"}}}, "leave one empty", id="two secrets"),
         pytest.param({"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one", id="two scalers"),
         pytest.param({"autoscaling": {"enabled": True, "cpuPercent": 0}}, "looks at nothing", id="no measure"),
@@ -198,6 +202,42 @@ def test_traces_go_to_the_collector_with_the_pods_name_and_through_the_network_p
     assert ports == [53, 53, 4318]
     assert settings(documents).items() >= {"QUARTET_SERVE_LOG_FORMAT": "json", "QUARTET_SERVE_TRITON_METRICS": "true"}.items()
     assert not any("OTEL" in each["name"] for each in container(feature("default"))["env"])
+
+
+def test_keys_and_certificates_are_folders_so_that_a_change_reaches_the_service():
+    documents = feature("mtls")
+    assert settings(documents)["QUARTET_SERVE_TLS_CERTIFICATE"] == "/etc/quartet/tls/tls.crt"
+    assert settings(documents)["QUARTET_SERVE_TLS_CLIENT_CA"] == "/etc/quartet/client-ca/ca.crt"
+    assert mounts(container(documents))["tls"] == ("/etc/quartet/tls", True, None)
+    assert volumes(documents)["client-ca"] == {"secret": {"secretName": "quartet-clients", "defaultMode": 0o440}}
+    documents = feature("keys")
+    assert settings(documents)["QUARTET_SERVE_KEYS"] == "/etc/quartet/keys/keys.json"
+    assert mounts(container(documents))["keys"] == ("/etc/quartet/keys", True, None)
+    (endpoint,) = one(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": {"name": "quartet-scraper", "key": "key"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "probed", "ports"),
+    [
+        ("keys", {"port": "http"}, {"http": 8000}),
+        ("tls", {"port": "http", "scheme": "HTTPS"}, {"http": 8000}),
+        ("mtls", {"port": "health"}, {"http": 8000, "health": 9001}),
+    ],
+)
+def test_probes_ask_where_they_get_an_answer(name, probed, ports):
+    documents = feature(name)
+    service = container(documents)
+    assert {port["name"]: port["containerPort"] for port in service["ports"]} == ports
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert {field: value for field, value in service[probe]["httpGet"].items() if field != "path"} == probed
+    assert settings(documents).get("QUARTET_SERVE_HEALTH_PORT") == (str(ports["health"]) if "health" in ports else None)
+    scheme = "http" if name == "keys" else "https"
+    assert one(documents, "Service")["spec"]["ports"][0]["appProtocol"] == scheme
+    test = one(documents, "Pod", "quartet-test")["spec"]["containers"][0]
+    assert test["args"][-1] == f"{scheme}://quartet:8000"
+    wanted = {"keys": {"KEY"}, "tls": {"SSL_CERT_FILE"}, "mtls": {"SSL_CERT_FILE", "CERTIFICATE"}}
+    assert {variable["name"] for variable in test["env"]} == wanted[name]
 
 
 def mounts(container):

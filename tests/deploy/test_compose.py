@@ -22,7 +22,7 @@ def services():
     return read("compose.yaml")["services"]
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml", "compose.keys.yaml"])
 def test_the_files_are_what_the_specification_says(name):
     PyCompose.from_yaml(yaml.safe_dump(read(name)))
 
@@ -55,6 +55,19 @@ def test_what_is_mounted_is_there(services):
         if not (DEPLOY / source).parents[0].is_dir():
             pytest.skip(f"deploy/{source} is not there yet")
         assert (DEPLOY / source).exists(), source
+
+
+def test_with_keys_prometheus_has_the_same_configuration_and_shows_one():
+    with_keys = read("compose.keys.yaml")["services"]
+    assert "./prometheus/prometheus.keys.yml:/etc/prometheus/prometheus.yml:ro" in with_keys["prometheus"]["volumes"]
+    plain, keyed = (
+        yaml.safe_load((DEPLOY / "prometheus" / name).read_text()) for name in ("prometheus.yml", "prometheus.keys.yml")
+    )
+    shown = keyed["scrape_configs"][0].pop("authorization")
+    assert keyed == plain
+    assert f"../keys/prometheus:{shown['credentials_file']}:ro" in with_keys["prometheus"]["volumes"]
+    folder = with_keys["quartet"]["volumes"][0]["target"]
+    assert with_keys["quartet"]["environment"]["QUARTET_SERVE_KEYS"].startswith(f"{folder}/")
 
 
 def test_images_are_pinned_and_targets_exist(services):

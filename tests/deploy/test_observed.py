@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from loadtests.server import free_port
+from service.keys import file
+from service.keys.file import Key, digest
 from tests import micro
 from tests.deploy.chart import DEPLOY, feature, one
 from tests.server import serving
@@ -24,6 +26,7 @@ from tests.server import serving
 RULES = DEPLOY / "prometheus" / "quartet.rules.yaml"
 # Not to be had here: of a GPU, and what kube-state-metrics exports.
 ELSEWHERE = ("quartet_gpu_", "kube_")
+KEY = "quartet_for_this_test"
 WORDS = {"and", "or", "unless"}
 
 
@@ -55,7 +58,7 @@ def scraping(folder, address):
     config = {
         "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "quartet", "static_configs": [target]}],
+        "scrape_configs": [{"job_name": "quartet", "static_configs": [target], "authorization": {"credentials": KEY}}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
@@ -82,7 +85,8 @@ def scraping(folder, address):
 
 
 def post(url, body):
-    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=30) as answer:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return answer.status
 
 
@@ -117,8 +121,10 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
     micro.publish_mean(models)
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     alerts = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
+    keys = tmp_path / "keys.json"
+    file.write(keys, (Key(name="prometheus", sha256=digest(KEY).hex(), scopes=("infer", "admin")),))
     with (
-        serving(models, "--control", "on", "--workers", "2", "--response-cache-bytes", "1000000") as server,
+        serving(models, "--keys", str(keys), "--workers", "2", "--response-cache-bytes", "1000000") as server,
         scraping(tmp_path, server.address) as prometheus,
     ):
         load(server.url)

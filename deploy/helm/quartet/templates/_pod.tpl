@@ -159,21 +159,24 @@ spec:
         {{- with $values.env }}{{ toYaml . | nindent 8 }}{{ end }}
       ports:
         - { name: http, containerPort: {{ $values.port }}, protocol: TCP }
+        {{- if $values.tls.clientCa }}
+        - { name: health, containerPort: {{ $values.tls.healthPort }}, protocol: TCP }
+        {{- end }}
       # Ready for the first time within startSeconds; only then the others begin.
       startupProbe:
-        httpGet: { path: /v2/health/ready, port: http }
+        httpGet: { path: /v2/health/ready, {{ include "quartet.probed" $root }} }
         periodSeconds: 2
         timeoutSeconds: 2
         failureThreshold: {{ divf $values.startSeconds 2 | ceil }}
       # Three misses fit into drain_delay, for those who route by readiness.
       readinessProbe:
-        httpGet: { path: /v2/health/ready, port: http }
+        httpGet: { path: /v2/health/ready, {{ include "quartet.probed" $root }} }
         periodSeconds: {{ max 1 (divf $delay 3 | floor | int) }}
         timeoutSeconds: 2
         failureThreshold: 3
       # A session that hangs is replaced after watchdog_seconds; the process is not killed before.
       livenessProbe:
-        httpGet: { path: /v2/health/live, port: http }
+        httpGet: { path: /v2/health/live, {{ include "quartet.probed" $root }} }
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: {{ max 3 (divf $watchdog 10 | ceil | int) }}
@@ -196,6 +199,9 @@ spec:
           subPath: {{ $models.claim.subPath }}
           {{- end }}
         {{- end }}
+        {{- range $name, $_ := include "quartet.secrets" $root | fromJson }}
+        - { name: {{ $name }}, mountPath: /etc/quartet/{{ $name }}, readOnly: true }
+        {{- end }}
         {{- with $values.volumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
     - name: tmp
@@ -217,6 +223,10 @@ spec:
       {{- else }}
       image: { reference: {{ $models.image.reference | quote }}, pullPolicy: {{ $models.image.pullPolicy }} }
       {{- end }}
+    {{- end }}
+    {{- range $name, $secret := include "quartet.secrets" $root | fromJson }}
+    - name: {{ $name }}
+      secret: { secretName: {{ $secret }}, defaultMode: 0440 }
     {{- end }}
     {{- with $values.volumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}
