@@ -160,6 +160,11 @@ class Answers:
         if self._statistics is not None:
             (self._statistics.succeeded if status == 200 else self._statistics.failed)(seconds)
 
+    @property
+    def latencies(self) -> Sequence[int]:
+        """How many answers took at most each of SECONDS, and no less than the one before; longer ones come last."""
+        return self._seconds.counts
+
     def by_status(self) -> Iterator[tuple[int, int]]:
         """How many answers had each status."""
         for status, count in self._counts.items():

@@ -97,10 +97,9 @@ class ServedModel:
         """What counts the answers given over `infer` or `predict`."""
         return self._answers[interface]
 
-    @property
-    def interfaces(self) -> tuple[str, ...]:
-        """Those that it is asked over."""
-        return tuple(self._answers)
+    def latencies(self) -> tuple[int, ...]:
+        """As those of `Answers`, over all interfaces."""
+        return tuple(map(sum, zip(*(answers.latencies for answers in self._answers.values()), strict=True)))
 
     @property
     def ready(self) -> bool:

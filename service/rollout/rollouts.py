@@ -71,7 +71,6 @@ class Rollouts:
         self._memory = memory
         self._limits = limits
         self._watch = watch
-        self._service = metrics
         self._siblings = siblings
         self._metrics = RolloutMetrics(metrics.registry)
         self._active: dict[str, Active] = {}
@@ -195,7 +194,7 @@ class Rollouts:
         fault = None if candidate is None or candidate.ready else candidate.fault or "it has no session"
         if active is None:
             return Report(state.seq, candidate is not None, fault, Figures())
-        stable, theirs = self._answered(active.pair.stable), self._answered(active.pair.candidate)
+        stable, theirs = _answered(active.pair.stable), _answered(active.pair.candidate)
         compared = Compared() if active.shadow is None else active.shadow[0].figures
         return Report(
             state.seq,
@@ -209,16 +208,6 @@ class Rollouts:
         replies = await self._siblings.ask("GET", PATH.format(model) + "/figures")
         theirs = [msgspec.json.decode(reply.body, type=Report) for reply in replies if reply.status == 200]
         return [self.report(model), *theirs]
-
-    def _answered(self, model: ServedModel) -> Answered:
-        statistics = model.statistics
-        histograms = [self._service.request_seconds.labels(model.name, model.version, each) for each in model.interfaces]
-        return Answered(
-            statistics.success.count + statistics.fail.count,
-            statistics.fail.count,
-            statistics.success.seconds,
-            tuple(map(sum, zip(*(histogram.counts for histogram in histograms), strict=True))),
-        )
 
     # Steps
 
@@ -343,7 +332,7 @@ class Rollouts:
             counts = self._metrics.shadow(candidate.name, candidate.version)
             shadow = (Shadow(candidate, stage.share, comparison, counts), counts)
             stable.taps = (*stable.taps, shadow[0])
-        return Active(pair, (self._answered(stable), self._answered(candidate)), shadow)
+        return Active(pair, (_answered(stable), _answered(candidate)), shadow)
 
     def _end(self, model: str, active: Active) -> None:
         self._registry.splits.pop(model, None)
@@ -435,6 +424,12 @@ class Rollouts:
         await self._step(model, _if_still(seen, step), note)
         await self._follow(model)
         await self._tell(model)
+
+
+def _answered(model: ServedModel) -> Answered:
+    """Since it was loaded."""
+    well, failed = model.statistics.success, model.statistics.fail
+    return Answered(well.count + failed.count, failed.count, well.seconds, model.latencies())
 
 
 def total(reports: list[Report]) -> Figures:
