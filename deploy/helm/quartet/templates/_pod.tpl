@@ -186,6 +186,9 @@ spec:
           subPath: {{ $models.claim.subPath }}
           {{- end }}
         {{- end }}
+        {{- if $values.capture.enabled }}
+        - { name: capture, mountPath: {{ $values.capture.path }} }
+        {{- end }}
         {{- with $values.volumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
     - name: tmp
@@ -206,6 +209,15 @@ spec:
       persistentVolumeClaim: { claimName: {{ $models.claim.name }}, readOnly: true }
       {{- else }}
       image: { reference: {{ $models.image.reference | quote }}, pullPolicy: {{ $models.image.pullPolicy }} }
+      {{- end }}
+    {{- end }}
+    {{- if $values.capture.enabled }}
+    - name: capture
+      {{- if $values.capture.claim }}
+      persistentVolumeClaim: { claimName: {{ $values.capture.claim }} }
+      {{- else }}
+      # What the service keeps to, and room for the file systems' own.
+      emptyDir: { sizeLimit: {{ add (include "quartet.setting" (list $root "capture_bytes" 1073741824) | float64 | int64) 67108864 | quote }} }
       {{- end }}
     {{- end }}
     {{- with $values.volumes }}{{ toYaml . | nindent 4 }}{{ end }}
