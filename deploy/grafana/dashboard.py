@@ -160,6 +160,30 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel("Builds", "short", {"{{version}}": f"count by (version) (quartet_build_info{{{PROCESS}}})"}),
     ],
+    "Drift": [
+        Panel(
+            "Stability index, largest of a model's features",
+            "short",
+            {"{{model}}:{{version}}": f"max by (model, version) (quartet_drift_psi_max{{{MODEL}}})"},
+            description="Population stability index, last hour against the training rows: below 0.1 nothing, from 0.25 a shift",
+        ),
+        Panel(
+            "Stability index by feature",
+            "short",
+            {"{{model}}:{{version}} {{feature}}": f"max by (model, version, feature) (quartet_drift_psi{{{MODEL}}})"},
+        ),
+        Panel(
+            "Rows with a value like none in training",
+            "percentunit",
+            {
+                "{{model}}:{{version}}": (
+                    f"{rate('quartet_drift_outside_rows_total', 'model, version')}"
+                    f" / {rate('quartet_drift_rows_total', 'model, version')}"
+                )
+            },
+            description="below or above all training rows, an unknown category, a token or a missing value where training had none",
+        ),
+    ],
     "Processes": [
         Panel("Cores used", "short", {"{{instance}}": rate("process_cpu_seconds_total", "instance", PROCESS)}),
         Panel("Resident memory", "bytes", {"{{instance}}": f"process_resident_memory_bytes{{{PROCESS}}}"}),

@@ -274,6 +274,19 @@ def test_models_that_lie_in_the_image_are_covered_by_no_volume():
     assert set(volumes(feature("default"))) == set(mounts(container(feature("default")))) == {"tmp"}
 
 
+def test_a_sample_of_requests_is_kept_on_a_claim_or_until_the_pod_goes(monkeypatch):
+    documents = feature("capture")
+    assert volumes(documents)["capture"] == {"persistentVolumeClaim": {"claimName": "captured"}}
+    assert mounts(container(documents))["capture"] == ("/capture", False, None)
+    for name, value in settings(documents).items():
+        monkeypatch.setenv(name, value)
+    read = Settings()
+    assert (str(read.capture), read.capture_share, read.capture_bytes) == ("/capture", 0.05, 10 * 2**30)
+    limit = volumes(render({"capture": {"enabled": True}}))["capture"]["emptyDir"]["sizeLimit"]
+    assert int(limit) > Settings.model_fields["capture_bytes"].default, "or the pod would be evicted"
+    assert "QUARTET_SERVE_CAPTURE" not in settings(feature("default"))
+
+
 def test_pulled_models_are_checked_against_their_checksum():
     documents = feature("pull")
     (fill,) = pod(documents)["initContainers"]

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
-    "cpu": ["serve", "cpu", "otel"],
-    "gpu": ["serve", "gpu", "otel"],
-    "gpu-tensorrt": ["serve", "gpu", "tensorrt", "otel"],
+    "cpu": ["serve", "capture", "otel", "cpu"],
+    "gpu": ["serve", "capture", "otel", "gpu"],
+    "gpu-tensorrt": ["serve", "capture", "otel", "gpu", "tensorrt"],
     "trainer": ["export", "gpu"],
     "loadtest": ["load"],
 }

@@ -21,6 +21,7 @@ from service.keys import file
 from service.keys.file import Key, digest
 from tests import micro
 from tests.deploy.chart import DEPLOY, feature, one
+from tests.references import PEOPLE, TABLE
 from tests.server import serving
 
 RULES = DEPLOY / "prometheus" / "quartet.rules.yaml"
@@ -119,6 +120,7 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
     models = tmp_path / "models"
     micro.publish_double(models)
     micro.publish_mean(models)
+    micro.publish_table(models, reference=TABLE)
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     alerts = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
     keys = tmp_path / "keys.json"
@@ -128,8 +130,10 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
         scraping(tmp_path, server.address) as prometheus,
     ):
         load(server.url)
+        assert post(f"{server.url}/models/table/predict", {"instances": PEOPLE[:250].tolist()}) == 200
         micro.publish_double(models, factor=2.5)  # whose golden rows come out wrong
         prometheus.until_answered(['quartet_loads_total{result="failed"} == 0'])
+        assert post(f"{server.url}/models/table/predict", {"instances": PEOPLE[:250].tolist()}) == 200
         load(server.url)  # rates need a rise between two scrapes
         with pytest.raises(urllib.error.HTTPError, match="422"):
             post(f"{server.url}/v2/repository/models/double/load", {})

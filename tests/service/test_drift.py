@@ -9,8 +9,6 @@ import httpx2
 import numpy as np
 import pytest
 
-from modelrepo.reference import Reference
-from modelrepo.tasks import Regression
 from modelrepo.tensors import ShapeRange
 from service import drift
 from service.app import create_app
@@ -20,27 +18,16 @@ from service.metrics import joined
 from service.settings import Settings
 from service.siblings import Reply, Siblings
 from tests import micro
-from training.data.dataset import Dataset, Images, Rows, Series, Split, Tokens
-from training.reference import describe, with_predictions
+from tests.references import PEOPLE, TABLE, reference_of
+from training.data.dataset import Images, Series, Tokens
 
 RNG = np.random.default_rng(0)
-TASK = Regression(targets=("age", "town", "pay"))
-ROWS = np.stack([RNG.normal(40, 10, 3000), RNG.choice(3, 3000), RNG.normal(0, 1, 3000)], axis=1).astype(np.float32)
-
-
-def reference_of(kind, inputs, output=None) -> Reference:
-    rows = Split(inputs, np.zeros(len(next(iter(inputs.values())))))
-    found = describe(Dataset(name="made up", kind=kind, task=TASK, train=lambda _epoch: rows, validation=rows, test=rows))
-    return found if output is None else with_predictions(found, TASK, output)
-
-
-REFERENCE = reference_of(Rows(columns=micro.COLUMNS.columns), {"features": ROWS}, np.nan_to_num(ROWS[:1000], nan=-1))
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    micro.publish_table(root, "table", REFERENCE)
+    micro.publish_table(root, "table", TABLE)
     micro.publish_table(root, "of-before")
     return root
 
@@ -77,12 +64,12 @@ async def asked(client, path="/v2/models/table/drift"):
 @pytest.mark.parametrize("send", [predict, infer])
 def test_rows_like_those_of_training_have_not_drifted_and_shifted_ones_have(repository, send):
     async def usual(client):
-        await send(client, ROWS[:250])
+        await send(client, PEOPLE[:250])
         return await asked(client), (await client.get("/metrics")).text
 
     async def shifted(client):
         for start in range(0, 250, 50):  # older and paid a lot more, in several requests
-            await send(client, ROWS[start : start + 50] + np.array([12, 0, 100], np.float32))
+            await send(client, PEOPLE[start : start + 50] + np.array([12, 0, 100], np.float32))
         return await asked(client, "/v2/models/table/versions/1/drift"), (await client.get("/metrics")).text
 
     found, metrics = run(repository, usual)
@@ -97,7 +84,7 @@ def test_rows_like_those_of_training_have_not_drifted_and_shifted_ones_have(repo
     assert {worst["name"], others[0]["name"]} == {"pay", "prediction pay"}
     by_name = {feature["name"]: feature for feature in found["features"]}
     assert by_name["pay"]["outside"] == 1
-    assert by_name["pay"]["bins"][-2] == {"values": f"over {ROWS[:, 2].max():.6g}", "expected": 0, "seen": 1, "count": 250}
+    assert by_name["pay"]["bins"][-2] == {"values": f"over {PEOPLE[:, 2].max():.6g}", "expected": 0, "seen": 1, "count": 250}
     assert by_name["age"]["psi"] > 0.25 > 0.1 > by_name["town"]["psi"]
     assert (found["outside_rows"], found["outside_share"]) == (250, 1)
     assert f'quartet_drift_psi{{feature="pay",model="table",version="1"}} {by_name["pay"]["psi"]}' in metrics
@@ -107,7 +94,7 @@ def test_rows_like_those_of_training_have_not_drifted_and_shifted_ones_have(repo
 
 def test_too_few_rows_have_counts_and_no_index(repository):
     async def scenario(client):
-        await infer(client, ROWS[:9])
+        await infer(client, PEOPLE[:9])
         found = await asked(client)
         assert (found["rows"], found["psi"], found["features"][0]["psi"]) == (9, None, None)
         assert 'quartet_drift_window_rows{model="table",version="1"} 9.0' in (metrics := (await client.get("/metrics")).text)
@@ -148,13 +135,13 @@ def test_a_tap_that_has_seen_enough_leaves_and_comes_back(repository, monkeypatc
     async def scenario(client):
         model = client.app.registry.get("table")
         assert model.taps == (model.drift,)
-        await infer(client, ROWS[:1000])  # of which it takes some from all over
+        await infer(client, PEOPLE[:1000])  # of which it takes some from all over
         assert model.taps == ()
         found = await asked(client)
         assert found["rows"] == 256
         while not model.taps:
             await asyncio.sleep(0)
-        await infer(client, ROWS[:1000])
+        await infer(client, PEOPLE[:1000])
         assert 256 < (await asked(client))["rows"] < 300, "a few at a time from now on"
 
     run(repository, scenario)
@@ -169,7 +156,7 @@ def test_the_oldest_part_of_the_window_is_forgotten(repository, monkeypatch):
         model = client.app.registry.get("table")
         seen = []
         for _ in range(4):
-            model.drift.saw({"features": ROWS[:10]}, _answer(ROWS[:10]), None)
+            model.drift.saw({"features": PEOPLE[:10]}, _answer(PEOPLE[:10]), None)
             seen.append((await model.drift.settled()).rows)
             now += 40
         assert seen == [10, 20, 30, 30]
@@ -185,7 +172,7 @@ def _answer(values):
 
 def test_a_version_that_leaves_takes_its_gauges_along(repository):
     async def scenario(client):
-        await infer(client, ROWS[:250])
+        await infer(client, PEOPLE[:250])
         await asked(client)
         assert (await client.post("/v2/repository/models/table/unload", json={})).status_code == 200
         while (await client.get("/metrics")).text.count("quartet_drift_psi_max{"):
@@ -208,19 +195,19 @@ class Another(Siblings):
 
 def test_what_workers_have_seen_is_added_up_and_the_largest_index_is_shown(repository):
     async def first(client):
-        await infer(client, ROWS[:250] + np.array([12, 0, 0], np.float32))
+        await infer(client, PEOPLE[:250] + np.array([12, 0, 0], np.float32))
         body = (await client.get("/v2/models/table/drift")).content
         return body, (await client.get("/metrics")).content
 
     async def second(client):
-        await infer(client, ROWS[250:500])
+        await infer(client, PEOPLE[250:500])
         return await asked(client), (await client.get("/metrics")).content
 
     theirs, metrics = run(repository, first)
     both, others = run(repository, second, Another(theirs))
     assert both["rows"] == 500
-    whole = Bins(REFERENCE)
-    rows = ROWS[:500] + np.repeat([[12, 0, 0], [0, 0, 0]], 250, axis=0).astype(np.float32)
+    whole = Bins(TABLE)
+    rows = PEOPLE[:500] + np.repeat([[12, 0, 0], [0, 0, 0]], 250, axis=0).astype(np.float32)
     assert both["psi"] == pytest.approx(whole.index(whole.count([(rows, None, rows)]).counts).max())
     gone, _ = run(repository, second, Another(b'{"error": "no such version"}', 404))
     assert gone["rows"] == 250
@@ -231,7 +218,7 @@ def test_what_workers_have_seen_is_added_up_and_the_largest_index_is_shown(repos
 
 
 def test_the_index_is_the_sum_over_the_bins_of_what_shares_differ_by_times_their_logarithm():
-    bins = Bins(REFERENCE)
+    bins = Bins(TABLE)
     town = next(feature for feature in bins.features if feature.name == "town")
     start = bins.starts[bins.features.index(town)]
     counts = np.zeros_like(bins.expected)

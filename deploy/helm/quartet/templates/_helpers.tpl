@@ -54,6 +54,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .secret }}{{ $_ := merge $settings (dict "tls_certificate" "/etc/quartet/tls/tls.crt" "tls_key" "/etc/quartet/tls/tls.key") }}{{ end -}}
 {{- if .clientCa }}{{ $_ := merge $settings (dict "tls_client_ca" "/etc/quartet/client-ca/ca.crt" "health_port" .healthPort) }}{{ end -}}
 {{- end -}}
+{{- if .Values.capture.enabled }}{{ $_ := set $settings "capture" .Values.capture.path }}{{ end -}}
 {{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
 QUARTET_SERVE_{{ upper $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
 {{- end }}

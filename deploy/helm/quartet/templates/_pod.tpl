@@ -202,6 +202,9 @@ spec:
         {{- range $name, $_ := include "quartet.secrets" $root | fromJson }}
         - { name: {{ $name }}, mountPath: /etc/quartet/{{ $name }}, readOnly: true }
         {{- end }}
+        {{- if $values.capture.enabled }}
+        - { name: capture, mountPath: {{ $values.capture.path }} }
+        {{- end }}
         {{- with $values.volumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
     - name: tmp
@@ -227,6 +230,15 @@ spec:
     {{- range $name, $secret := include "quartet.secrets" $root | fromJson }}
     - name: {{ $name }}
       secret: { secretName: {{ $secret }}, defaultMode: 0440 }
+    {{- end }}
+    {{- if $values.capture.enabled }}
+    - name: capture
+      {{- if $values.capture.claim }}
+      persistentVolumeClaim: { claimName: {{ $values.capture.claim }} }
+      {{- else }}
+      # What the service keeps to, and room for the file systems' own.
+      emptyDir: { sizeLimit: {{ add (include "quartet.setting" (list $root "capture_bytes" 1073741824) | float64 | int64) 67108864 | quote }} }
+      {{- end }}
     {{- end }}
     {{- with $values.volumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}
