@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from modelrepo.tensors import ShapeRange
+from service import store_metrics
 from service.admission import Observer
 from service.batch import BatchFacts, Reason
 from service.statistics import Statistics
@@ -160,7 +161,13 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds")
+WORST = (
+    "quartet_predicted_wait_seconds",
+    "quartet_model_info",
+    "quartet_build_info",
+    "process_start_time_seconds",
+    *store_metrics.WORST,
+)
 """Gauges of which the largest counts, where several workers have them; all else is added up."""
 
 

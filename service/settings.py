@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from modelrepo.store import is_url
 from service.versions import VersionPolicy
 
 # Not QUARTET_: Kubernetes gives the pods beside a Service called `quartet` variables such as QUARTET_PORT=tcp://10.0.0.1:80.
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
         cli_prog_name="python -m service",
     )
 
-    repository: Path = Field(description="model repository that `python -m export` published to")
+    repository: str = Field(description="model repository that `python -m export` published to: folder, or URL of one in a store")
     pull: str = Field(default="", description="archive to add to it before serving: https://HOST/models.tar.gz#sha256=HEX")
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
@@ -61,6 +62,30 @@ class Settings(BaseSettings):
     drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+
+    # Remote stores and signatures
+    cache: Path | None = Field(default=None, validate_default=True, description="folder for copies, where --repository is a URL")
+    cache_bytes: int = Field(default=8 * 1024**3, ge=1, description="most that those copies may take; those that serve never go")
+    trusted_keys: Path | None = Field(
+        default=None, description="public key, or folder of them (*.pem, *.pub): only versions that one of them signed serve"
+    )
+
+    @field_validator("repository", mode="before")
+    @classmethod
+    def _is_written(cls, place: object) -> object:
+        return str(place) if isinstance(place, Path) else place
+
+    @field_validator("pull", "cache")
+    @classmethod
+    def _fits_the_repository(cls, value: str | Path | None, info: ValidationInfo) -> str | Path | None:
+        remote = is_url(info.data.get("repository", ""))
+        if info.field_name == "pull" and value and remote:
+            raise ValueError("an archive is pulled into a folder, and --repository is a URL: give one of the two")
+        if info.field_name == "cache" and remote and value is None:
+            raise ValueError("--repository is a URL: name a folder for copies of it")
+        if info.field_name == "cache" and value and not remote:
+            raise ValueError("--repository is a folder, of which no copies are made: leave this out")
+        return value
 
     @field_validator("versions")
     @classmethod
