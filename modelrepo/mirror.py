@@ -194,7 +194,7 @@ class Mirror:
         partial, place = self._partial(name, version), self._copies.path(name, version)
         if partial.exists() and read_or_none(partial / MANIFEST) != text:
             discard(partial)  # of a version that was made anew
-        size = sum(file.size for file in manifest.files())
+        size = _whole(manifest, text)
         with self._locked(self._folder / ".lock"):
             self._make_room(partial, size)
             partial.mkdir(exist_ok=True)
@@ -320,9 +320,14 @@ def _bytes(copy: Path) -> int:
     if not PARTIAL.fullmatch(copy.name) or text is None:
         return found
     try:
-        return sum(file.size for file in Manifest.from_json(text, str(copy)).files())
+        return _whole(Manifest.from_json(text, str(copy)), text)
     except ManifestError:  # its process died over it
         return found
+
+
+def _whole(manifest: Manifest, text: bytes) -> int:
+    """Bytes of a version, its manifest among them."""
+    return len(text) + sum(file.size for file in manifest.files())
 
 
 def _size(number: int) -> str:

@@ -61,7 +61,7 @@ class Store:
         """Look at what there is now; until the next look, `models` and `versions` tell of this one. Raises StoreError."""
         self._filesystem.invalidate_cache()
         try:
-            files = self._call("find", self._root, detail=True, limit=LOOK_SECONDS, pauses=(), what=self.shown)
+            files = self._call("find", self._root, detail=True, limit=LOOK_SECONDS, patient=False, what=self.shown)
         except FileNotFoundError as error:
             raise StoreError(f"{self.shown} is not there ({error}): check the address") from None
         found: dict[str, dict[int, dict[str, object]]] = defaultdict(lambda: defaultdict(dict))
@@ -111,7 +111,7 @@ class Store:
                 raise CorruptVersion(f"{shown} is missing: copy the version there again") from None
             if start and len(found) == file.size:  # a web server that knows no ranges sends the whole file
                 found = found[start:]
-            if len(found) > file.size - start or not found:
+            if len(found) not in (end - start, file.size - start):
                 raise CorruptVersion(f"{shown} has another size than the {file.size} bytes of its record: copy the version again")
             yield found
             start += len(found)
@@ -178,11 +178,11 @@ class Store:
         *arguments: Any,
         what: str,
         limit: float | None = READ_SECONDS,
-        pauses: tuple[float, ...] = PAUSES,
+        patient: bool = True,
         **named: Any,
     ) -> Any:
         """A method of the driver, tried again where that may help. Raises FileNotFoundError, FileExistsError and StoreError."""
-        for pause in (*pauses, None):
+        for pause in (*(PAUSES if patient else ()), None):
             try:
                 return self._once(method, arguments, named, limit)
             except (FileNotFoundError, FileExistsError):
@@ -191,7 +191,7 @@ class Store:
                 if pause is None or isinstance(error, PermissionError | TimeoutError):
                     reason = str(error).strip() or type(error).__name__
                     raise StoreError(
-                        f"{what} cannot be had ({reason}): check the address, the credentials and the network"
+                        f"{what} cannot be used ({reason}): check the address, the credentials and the network"
                     ) from None
                 log.debug("%s: %s, once more in %g s", what, error, pause)
                 time.sleep(pause)
