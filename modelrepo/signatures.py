@@ -63,7 +63,7 @@ class Signatures(Strict):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise UntrustedVersion(
-                f"{source} is no file of signatures ({error.errors()[0]['msg']}): sign the version again"
+                f"{source} is no file of signatures ({error.errors()[0]['msg']}): remove it and sign again"
             ) from None
 
     def to_json(self) -> bytes:
@@ -90,7 +90,9 @@ class Statement:
         return f"quartet {self.kind} {self.name}:{self.version}\n".encode() + self.content
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.version}" if self.kind == "version" else f"the engines added to {self.name}:{self.version}"
+        return (
+            f"{self.name}:{self.version}" if self.kind == "version" else f"the set of engines added to {self.name}:{self.version}"
+        )
 
 
 class TrustedKeys:

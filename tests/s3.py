@@ -27,7 +27,7 @@ class Silent(WSGIRequestHandler):
 
 
 class S3:
-    """`faults` are what happens to the next answers to GETs of a path with such an end; `seen` are all requests with their ranges."""
+    """`faults` happen to the next answers to GETs of a path with such an end; `seen` are all requests, with their ranges."""
 
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)

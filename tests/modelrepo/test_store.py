@@ -73,9 +73,7 @@ def test_what_is_copied_to_a_store_and_back_is_the_same_to_the_byte(server, stor
     assert (store.models(), store.versions("double")) == (["double"], [1, 2])
     back = Repository(tmp_path / "back")
     assert copy(store, "double", 2, back)
-    there, here = (
-        {path.name: path.read_bytes() for path in root.path("double", 2).iterdir()} for root in (published, back)
-    )
+    there, here = ({path.name: path.read_bytes() for path in root.path("double", 2).iterdir()} for root in (published, back))
     assert here == there
     assert back.versions("double") == [2]
     assert not copy(store, "double", 2, back)
