@@ -99,10 +99,10 @@ smoke: models .venv/.test  ## build the cpu image and try it in real containers;
 	@DOCKER='$(DOCKER)' BUILD_OPTIONS='$(BUILD_OPTIONS)' PYTHON=$(PY) deploy/smoke.sh models
 
 lock: .venv/.release  ## write what the images install, by hash, to deploy/docker/requirements/; LOCK_OPTIONS=--upgrade for newer ones
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra cpu -o $(LOCKED)/cpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu -o $(LOCKED)/gpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu -o $(LOCKED)/trainer.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra cpu --extra remote --extra sign -o $(LOCKED)/cpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu --extra remote --extra sign -o $(LOCKED)/gpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu --extra tensorrt --extra remote --extra sign -o $(LOCKED)/gpu-tensorrt.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu --extra remote --extra sign -o $(LOCKED)/trainer.txt
 	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra load -o $(LOCKED)/loadtest.txt
 	@$(LOCK) $(LOCK_OPTIONS) $(LOCKED)/build.in -o $(LOCKED)/build.txt
 

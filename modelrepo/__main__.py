@@ -38,7 +38,7 @@ Source = Repository | Store
 
 def main(arguments: list[str]) -> int:
     """Do as the arguments say; 0 on success, 1 with a message where it failed or a version is not whole, 2 for wrong arguments."""
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     do: Callable[[argparse.Namespace], int] = chosen.do
     try:
@@ -168,12 +168,13 @@ def _keygen(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    whole = argparse.ArgumentParser(
         prog="python -m modelrepo",
         description="Published versions. A REPOSITORY is a folder or a URL (s3, gs, az, https, hf).",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = whole.add_subparsers(dest="command", required=True)
 
     def command(name: str, do: Callable[[argparse.Namespace], int], help_: str, **options: Any) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".", **options)
@@ -220,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     each.add_argument("url", metavar="URL", help=FORM)
     each.add_argument("--repository", required=True, type=Path, help="folder to add them to; made where it is missing")
     each.add_argument("--delete", action="store_true", help="then remove what the archive has not and nobody serves here")
-    return parser
+    return whole
 
 
 def _named(text: str) -> tuple[str, int]:

@@ -20,7 +20,7 @@ CHART = Path(__file__).parent / "quartet"
 BEGIN, END = "<!-- values: written by deploy/helm/generate.py -->\n", "<!-- end of values -->\n"
 KEY = re.compile(r"^( *)([A-Za-z]\w*):")
 # What the chart sets by itself, from `models` and `port`.
-OWN = {"repository", "port", "pull"}
+OWN = {"repository", "port", "pull", "cache", "trusted_keys"}
 CONSTRAINTS = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
-    "cpu": ["serve", "cpu"],
-    "gpu": ["serve", "gpu"],
-    "gpu-tensorrt": ["serve", "gpu", "tensorrt"],
-    "trainer": ["export", "gpu"],
+    "cpu": ["serve", "cpu", "remote", "sign"],
+    "gpu": ["serve", "gpu", "remote", "sign"],
+    "gpu-tensorrt": ["serve", "gpu", "tensorrt", "remote", "sign"],
+    "trainer": ["export", "gpu", "remote", "sign"],
     "loadtest": ["load"],
 }
 SERVING = ["cpu", "gpu", "gpu-tensorrt"]

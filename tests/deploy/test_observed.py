@@ -117,7 +117,8 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
     micro.publish_mean(models)
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     alerts = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
-    with serving(models, "--control", "on") as server, scraping(tmp_path, server.address) as prometheus:
+    store = (f"file://{models}", "--cache", str(tmp_path / "cache"))
+    with serving(*store, "--control", "on") as server, scraping(tmp_path, server.address) as prometheus:
         load(server.url)
         micro.publish_double(models, factor=2.5)  # whose golden rows come out wrong
         prometheus.until_answered(['quartet_loads_total{result="failed"} == 0'])
