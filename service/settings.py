@@ -64,24 +64,24 @@ class Settings(BaseSettings):
     show_calls: bool = Field(default=False, description="print example calls once ready")
 
     # Remote stores and signatures
-    cache: Path | None = Field(default=None, validate_default=True, description="folder for copies, where --repository is a URL")
+    cache: str = Field(default="", validate_default=True, description="folder for copies, where --repository is a URL")
     cache_bytes: int = Field(default=8 * 1024**3, ge=1, description="most that those copies may take; those that serve never go")
-    trusted_keys: Path | None = Field(
-        default=None, description="public key, or folder of them (*.pem, *.pub): only versions that one of them signed serve"
+    trusted_keys: str = Field(
+        default="", description="public key, or folder of them (*.pem, *.pub): only versions that one of them signed serve"
     )
 
-    @field_validator("repository", mode="before")
+    @field_validator("repository", "cache", "trusted_keys", mode="before")
     @classmethod
     def _is_written(cls, place: object) -> object:
         return str(place) if isinstance(place, Path) else place
 
     @field_validator("pull", "cache")
     @classmethod
-    def _fits_the_repository(cls, value: str | Path | None, info: ValidationInfo) -> str | Path | None:
+    def _fits_the_repository(cls, value: str, info: ValidationInfo) -> str:
         remote = is_url(info.data.get("repository", ""))
         if info.field_name == "pull" and value and remote:
             raise ValueError("an archive is pulled into a folder, and --repository is a URL: give one of the two")
-        if info.field_name == "cache" and remote and value is None:
+        if info.field_name == "cache" and remote and not value:
             raise ValueError("--repository is a URL: name a folder for copies of it")
         if info.field_name == "cache" and value and not remote:
             raise ValueError("--repository is a folder, of which no copies are made: leave this out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelrepo.errors import VersionNotFound
+from modelrepo.errors import RepositoryError, VersionNotFound
 from modelrepo.lease import Leases
 from modelrepo.mirror import Mirror
 from modelrepo.repository import ModelVersion, Repository
@@ -30,7 +30,12 @@ class Folder:
 
     def open(self, name: str, version: int) -> ModelVersion:
         """A version, each file checked, which nobody on this machine prunes until `retain` lets it. Raises RepositoryError."""
-        if not self._leases.hold(self._repository.path(name, version)):
+        folder = self._repository.path(name, version)
+        try:
+            there = self._leases.hold(folder)
+        except OSError as error:
+            raise RepositoryError(f"{folder} cannot be read ({error.strerror}): let the user who runs this read it") from None
+        if not there:
             raise VersionNotFound(f"model {name!r} has no version {version} any more; it has {self.versions(name)}")
         return self._repository.open(name, version)
 
@@ -49,7 +54,7 @@ class Folder:
 
 def source(settings: Settings) -> Folder | Mirror:
     """What the settings name. Raises RepositoryError where it, its copies or the trusted keys cannot be used."""
-    trusted = None if settings.trusted_keys is None else TrustedKeys(settings.trusted_keys)
+    trusted = TrustedKeys(Path(settings.trusted_keys)) if settings.trusted_keys else None
     if not is_url(settings.repository):
         return Folder(settings.repository, trusted)
-    return Mirror(Store(settings.repository), Path(settings.cache or ""), settings.cache_bytes, trusted)
+    return Mirror(Store(settings.repository), Path(settings.cache), settings.cache_bytes, trusted)

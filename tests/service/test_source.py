@@ -163,13 +163,13 @@ def test_what_nobody_trusted_signed_is_passed_over_until_somebody_signs_it(root,
         assert main(["sign", str(root), "double:2", "--key", key]) == 0
         await until(lambda: served(registry) == [("double", "2")])
 
-    for settings in ({}, {"repository": str(root), "cache": None}):
+    for settings in ({}, {"repository": str(root), "cache": ""}):
         with pytest.raises(UntrustedVersion, match="double:1 is not signed"):
             serving(root, None, trusted_keys=f"{key}.pub", **settings)
     assert main(["sign", str(root), "double:1", "--key", key]) == 0
     micro.publish_double(root)
     serving(root, scenario, trusted_keys=f"{key}.pub", watch=0.01)
-    serving(root, scenario_of(root), trusted_keys=f"{key}.pub", repository=str(root), cache=None)
+    serving(root, scenario_of(root), trusted_keys=f"{key}.pub", repository=str(root), cache="")
 
 
 def scenario_of(root):
