@@ -32,6 +32,7 @@ LOOK_SECONDS = 30.0
 READ_SECONDS = 60.0  # for one chunk
 PAUSES = (0.2, 1.0)  # seconds before a second and a third try; drivers make tries of their own
 EXCLUSIVE = {"s3", "s3a", "gs", "gcs", "memory"}  # stores that write an object only where there is none, if asked
+FLAT = {"s3", "s3a", "gs", "gcs", "az", "abfs"}  # stores that list all objects at once, where others list folder by folder
 READ_ONLY = {"http", "https"}
 DRIVERS = "pip install 'quartet[remote]' for s3 and https; fsspec and gcsfs for gs, adlfs for az, huggingface_hub for hf"
 
@@ -60,15 +61,14 @@ class Store:
     def refresh(self) -> None:
         """Look at what there is now; until the next look, `models` and `versions` tell of this one. Raises StoreError."""
         self._filesystem.invalidate_cache()
+        found: dict[str, dict[int, dict[str, object]]] = defaultdict(lambda: defaultdict(dict))
         try:
-            files = self._call("find", self._root, detail=True, limit=LOOK_SECONDS, patient=False, what=self.shown)
+            for path, facts in self._everything():
+                name, version, file = path.removeprefix(self._root + "/").split("/")
+                if MODEL_NAME.fullmatch(name) and VERSION.fullmatch(version):
+                    found[name][int(version)][file] = _stamp(facts)
         except FileNotFoundError as error:
             raise StoreError(f"{self.shown} is not there ({error}): check the address") from None
-        found: dict[str, dict[int, dict[str, object]]] = defaultdict(lambda: defaultdict(dict))
-        for path, facts in files.items():
-            parts = path.removeprefix(self._root + "/").split("/")
-            if path.startswith(self._root) and len(parts) == 3 and MODEL_NAME.fullmatch(parts[0]) and VERSION.fullmatch(parts[1]):
-                found[parts[0]][int(parts[1])][parts[2]] = _stamp(facts)
         whole = {
             name: {version: names for version, names in versions.items() if MANIFEST in names} for name, versions in found.items()
         }
@@ -149,6 +149,24 @@ class Store:
         self._call("rm_file", self._path(name, version, MANIFEST), what=shown)
         self._filesystem.invalidate_cache()
         self._call("rm", f"{self._root}/{name}/{version}", recursive=True, what=shown)
+
+    def _everything(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Path and facts of every file at the depth of a version's. Raises FileNotFoundError, StoreError."""
+        if self._scheme in FLAT:
+            files = self._call("find", self._root, detail=True, limit=LOOK_SECONDS, patient=False, what=self.shown)
+            yield from ((path, facts) for path, facts in files.items() if path.removeprefix(self._root).count("/") == 3)
+            return
+        # A driver's own walk takes a folder that cannot be listed for an empty one.
+        folders = [self._root]
+        for depth in range(3):
+            listed = [
+                facts
+                for folder in folders
+                for facts in self._call("ls", folder, detail=True, limit=LOOK_SECONDS, patient=False, what=self.shown)
+            ]
+            folders = [facts["name"].rstrip("/") for facts in listed if facts["type"] == "directory" and depth < 2]
+            folders = [folder for folder in folders if (VERSION if depth else MODEL_NAME).fullmatch(folder.rpartition("/")[2])]
+        yield from ((facts["name"], facts) for facts in listed if facts["type"] == "file")
 
     def _listed(self) -> dict[str, dict[int, dict[str, object]]]:
         if self._found is None:

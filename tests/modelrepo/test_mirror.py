@@ -223,8 +223,12 @@ def test_a_web_server_that_lists_its_folders_is_a_store_to_read_from(published, 
         assert mirror.open("double", 2).manifest == published.open("double", 2).manifest
         with pytest.raises(StoreError, match="can only be read: copy to an object store or a folder"):
             store.remove("double", 1)
+        with pytest.raises(StoreError, match="nowhere is not there"):
+            Store(f"http://127.0.0.1:{server.server_port}/nowhere").refresh()
         server.shutdown()
         thread.join()
+    mirror.refresh()
+    assert "Cannot connect" in mirror.outage, "and not an empty repository"
 
 
 FILL = """
