@@ -32,6 +32,8 @@ IMAGE ?= quartet
 CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKED := deploy/docker/requirements
+# What all images that serve hold; the one for CPUs is to stay small, and leaves out `capture`.
+SERVED := --extra serve --extra grpc --extra otel --extra remote --extra sign
 AUDITED := cpu gpu gpu-tensorrt
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
@@ -100,10 +102,10 @@ smoke: models .venv/.test  ## build the cpu image and try it in real containers;
 	@DOCKER='$(DOCKER)' BUILD_OPTIONS='$(BUILD_OPTIONS)' PYTHON=$(PY) deploy/smoke.sh models
 
 lock: .venv/.release  ## write what the images install, by hash, to deploy/docker/requirements/; LOCK_OPTIONS=--upgrade for newer ones
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra capture --extra otel --extra cpu -o $(LOCKED)/cpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra capture --extra otel --extra gpu -o $(LOCKED)/gpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra capture --extra otel --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu -o $(LOCKED)/trainer.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml $(SERVED) --extra cpu -o $(LOCKED)/cpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml $(SERVED) --extra capture --extra gpu -o $(LOCKED)/gpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml $(SERVED) --extra capture --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu --extra remote --extra sign -o $(LOCKED)/trainer.txt
 	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra load -o $(LOCKED)/loadtest.txt
 	@$(LOCK) $(LOCK_OPTIONS) $(LOCKED)/build.in -o $(LOCKED)/build.txt
 

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from modelrepo.tensors import ShapeRange
+from service import store_metrics
 from service.admission import Observer
 from service.batch import BatchFacts, Reason
 from service.gpu import Gpus
@@ -218,6 +219,7 @@ WORST = (
     "quartet_file_rejected",
     "process_start_time_seconds",
     *Gpus.names(),
+    *store_metrics.WORST,
 )
 """What is not added up where several workers have it, but the largest counts: the longest wait, the last start, what all see."""
 

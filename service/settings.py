@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
+from modelrepo.store import is_url
 from service import origins
 from service.budget import Budget
 from service.rollout.memory import Memory
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
         cli_prog_name="python -m service",
     )
 
-    repository: Path = Field(description="model repository that `python -m export` published to")
+    repository: str = Field(description="model repository that `python -m export` published to: folder, or URL of one in a store")
     pull: str = Field(default="", description="archive to add to it before serving: https://HOST/models.tar.gz#sha256=HEX")
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
@@ -124,7 +125,8 @@ class Settings(BaseSettings):
         """Where rollouts are remembered; `meanwhile` is for workers of one service that has no folder. Raises MemoryFault."""
         lasting = self.rollout_state is not None
         folder = self.rollout_state or meanwhile
-        return Memory(self.repository, VersionPolicy.parse(self.versions), Rules.parse(self.rollout), folder, lasting)
+        copies = Path(self.cache if is_url(self.repository) else self.repository)
+        return Memory(copies, VersionPolicy.parse(self.versions), Rules.parse(self.rollout), folder, lasting)
 
     @field_validator("response_cache_bytes")
     @classmethod
@@ -151,6 +153,30 @@ class Settings(BaseSettings):
     def _are_origins(cls, text: str) -> str:
         origins.parse(text)
         return text
+
+    # Remote stores and signatures
+    cache: str = Field(default="", validate_default=True, description="folder for copies, where --repository is a URL")
+    cache_bytes: int = Field(default=8 * 1024**3, ge=1, description="most that those copies may take; those that serve never go")
+    trusted_keys: str = Field(
+        default="", description="public key, or folder of them (*.pem, *.pub): only versions that one of them signed serve"
+    )
+
+    @field_validator("repository", "cache", "trusted_keys", mode="before")
+    @classmethod
+    def _is_written(cls, place: object) -> object:
+        return str(place) if isinstance(place, Path) else place
+
+    @field_validator("pull", "cache")
+    @classmethod
+    def _fits_the_repository(cls, value: str, info: ValidationInfo) -> str:
+        remote = is_url(info.data.get("repository", ""))
+        if info.field_name == "pull" and value and remote:
+            raise ValueError("an archive is pulled into a folder, and --repository is a URL: give one of the two")
+        if info.field_name == "cache" and remote and not value:
+            raise ValueError("--repository is a URL: name a folder for copies of it")
+        if info.field_name == "cache" and value and not remote:
+            raise ValueError("--repository is a folder, of which no copies are made: leave this out")
+        return value
 
     @field_validator("versions")
     @classmethod

@@ -31,7 +31,7 @@ class Server:
 
 
 @contextmanager
-def serving(repository: Path, *options: str) -> Iterator[Server]:
+def serving(repository: Path | str, *options: str) -> Iterator[Server]:
     command = [
         sys.executable,
         "-m",

@@ -184,6 +184,16 @@ ROWS: dict[str, list[Panel]] = {
             description="below or above all training rows, an unknown category, a token or a missing value where training had none",
         ),
     ],
+    "Remote store": [
+        Panel("Not reached at the last look", "short", {"{{store}} by {{instance}}": f"quartet_store_unreachable{{{PROCESS}}}"}),
+        Panel(
+            "Looks and fetches",
+            "ops",
+            {"{{operation}} {{result}}": rate("quartet_store_operations_total", "operation, result", PROCESS)},
+            description="look: at what the store has; fetch: of a version",
+        ),
+        Panel("Fetched", "Bps", {"{{instance}}": rate("quartet_store_bytes_total", "instance", PROCESS)}),
+    ],
     "Processes": [
         Panel("Cores used", "short", {"{{instance}}": rate("process_cpu_seconds_total", "instance", PROCESS)}),
         Panel("Resident memory", "bytes", {"{{instance}}": f"process_resident_memory_bytes{{{PROCESS}}}"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from pathlib import Path
 
 import helm_python
 import kubernetes_validate
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from kubernetes_validate import utils
 
+from modelrepo.__main__ import parser
+from modelrepo.signatures import TrustedKeys
 from service.settings import Settings
 from tests.deploy import custom_resources
 from tests.deploy.chart import CHART, DEPLOY, FEATURES, container, feature, kinds, one, pod, render, settings
@@ -88,6 +91,19 @@ def test_the_check_of_pod_security_finds_what_it_is_for():
             {"tls": {"clientCa": "a"}}, "tls.clientCa is for HTTPS: set tls.secret", id="clients' certificates without TLS"
         ),
         pytest.param({"settings": {"keys": "/a"}}, "'keys' not allowed", id="what the chart sets"),
+        pytest.param({"models": {"pull": {"url": "http://b"}}}, "say which by models.pull.sha256", id="any archive"),
+        pytest.param({"models": {"url": "/models"}}, "at '/models/url'", id="no URL"),
+        pytest.param({"models": {"trustedKeys": {"a.pub": "ssh-ed25519 x"}}}, "a.pub", id="no PEM"),
+        pytest.param(
+            {
+                "models": {"url": "s3://m"},
+                "engines": {"build": True},
+                "image": {"variant": "gpu-tensorrt"},
+                "gpu": {"enabled": True},
+            },
+            "use models.pull or models.claim",
+            id="engines in copies",
+        ),
         pytest.param({"secret": {"existing": "a", "data": {"b": "c"}}}, "leave one empty", id="two secrets"),
         pytest.param({"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one", id="two scalers"),
         pytest.param({"autoscaling": {"enabled": True, "cpuPercent": 0}}, "looks at nothing", id="no measure"),
@@ -287,23 +303,56 @@ def test_a_sample_of_requests_is_kept_on_a_claim_or_until_the_pod_goes(monkeypat
     assert "QUARTET_SERVE_CAPTURE" not in settings(feature("default"))
 
 
+def does(container):
+    """What an init container asks of `python -m modelrepo`, as its own parser reads it."""
+    assert container["command"] == ["python", "-m", "modelrepo"]
+    return parser().parse_args(container["args"])
+
+
 def test_pulled_models_are_checked_against_their_checksum():
     documents = feature("pull")
     (fill,) = pod(documents)["initContainers"]
-    assert fill["args"] == [
-        "https://models.example.com/repository.tar.gz",
-        "/models",
-        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-    ]
+    asked = does(fill)
+    assert (asked.command, asked.repository, asked.delete) == ("pull", Path("/models"), True)
+    address, _, checksum = asked.url.partition("#sha256=")
+    assert address == "https://models.example.com/repository.tar.gz"
+    assert checksum == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert mounts(fill)["models"] == ("/models", False, None)
-    assert one(documents, "ConfigMap", "quartet-scripts")["data"]["fill.py"] == (CHART / "files" / "fill.py").read_text()
+
+
+def test_a_url_is_served_from_copies_that_the_cache_has_room_for():
+    documents = feature("url")
+    read = settings(documents)
+    assert (read["QUARTET_SERVE_REPOSITORY"], read["QUARTET_SERVE_CACHE"]) == ("s3://models/production", "/models")
+    assert 0.8 * 20 * 2**30 < int(read["QUARTET_SERVE_CACHE_BYTES"]) < 20 * 2**30
+    assert volumes(documents)["models"] == {"emptyDir": {"sizeLimit": "20Gi"}}
+    assert mounts(container(documents))["models"] == ("/models", False, None)
+    assert "initContainers" not in pod(documents)
+    assert {"secretRef": {"name": "models-store"}} in container(documents)["envFrom"]
+    assert one(documents, "NetworkPolicy")["spec"]["egress"][1]["ports"] == [{"port": 443, "protocol": "TCP"}]
+    own = render({"models": {"url": "gs://m"}, "settings": {"cache_bytes": 1000}})
+    assert settings(own)["QUARTET_SERVE_CACHE_BYTES"] == "1000"
+
+
+def test_trusted_keys_come_from_a_configmap(tmp_path):
+    documents = feature("url")
+    assert (
+        settings(documents)["QUARTET_SERVE_TRUSTED_KEYS"]
+        == mounts(container(documents))["trusted-keys"][0]
+        == "/etc/quartet/trusted-keys"
+    )
+    assert volumes(documents)["trusted-keys"] == {"configMap": {"name": "quartet-trusted-keys"}}
+    for name, text in one(documents, "ConfigMap", "quartet-trusted-keys")["data"].items():
+        (tmp_path / name).write_text(text)
+    assert len(TrustedKeys(tmp_path).read()) == 1
 
 
 def test_engines_are_built_in_the_cache_for_the_gpu_that_serves():
     documents = feature("engines")
     fill, build = pod(documents)["initContainers"]
     assert volumes(documents)["models"] == {"persistentVolumeClaim": {"claimName": "engines"}}
-    assert fill["args"] == ["/source", "/models"]
+    asked = does(fill)
+    assert (asked.command, asked.repository, asked.target, asked.delete) == ("copy", "/source", "/models", True)
     assert mounts(fill)["source"] == ("/source", True, None)
     assert "python -m export build-engines --repository /models" in build["command"][-2]
     assert build["args"] == ["--level", "5"]
@@ -403,7 +452,7 @@ def test_a_canary_is_a_deployment_of_its_own_that_gets_its_share_of_the_requests
     assert settings(documents, "quartet-canary")["QUARTET_SERVE_INSTANCES"] == "2"
     assert container(documents, "quartet-canary")["envFrom"][0] == {"configMapRef": {"name": "quartet-canary"}}
     assert "initContainers" not in pod(documents)
-    assert pod(documents, "quartet-canary")["initContainers"][0]["args"][0] == "https://models.example.com/next.tar.gz"
+    assert does(pod(documents, "quartet-canary")["initContainers"][0]).url.startswith("https://models.example.com/next.tar.gz#")
     tracks = [one(documents, "Service", name)["spec"]["selector"]["quartet/track"] for name in ("quartet", "quartet-canary")]
     assert tracks == ["stable", "canary"]
 

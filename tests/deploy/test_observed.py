@@ -125,8 +125,9 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
     alerts = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
     keys = tmp_path / "keys.json"
     file.write(keys, (Key(name="prometheus", sha256=digest(KEY).hex(), scopes=("infer", "admin")),))
+    store = (f"file://{models}", "--cache", str(tmp_path / "cache"))
     with (
-        serving(models, "--keys", str(keys), "--workers", "2", "--response-cache-bytes", "1000000") as server,
+        serving(*store, "--keys", str(keys), "--workers", "2", "--response-cache-bytes", "1000000") as server,
         scraping(tmp_path, server.address) as prometheus,
     ):
         load(server.url)

@@ -7,9 +7,16 @@
 {{- if $models.claim.name }}{{ $sources = append $sources "claim" }}{{ end -}}
 {{- if $models.image.reference }}{{ $sources = append $sources "image" }}{{ end -}}
 {{- if $models.pull.url }}{{ $sources = append $sources "pull" }}{{ end -}}
+{{- if $models.url }}{{ $sources = append $sources "url" }}{{ end -}}
 {{- if gt (len $sources) 1 }}{{ fail (printf "models come from one place, not from %s: leave the others empty" (join " and " $sources)) }}{{ end -}}
 {{- $source := first $sources | default "" -}}
-{{- $cached := or $values.engines.build (eq $source "pull") -}}
+{{- $filled := or $values.engines.build (eq $source "pull") -}}
+{{- $cached := or $filled (eq $source "url") -}}
+{{- if and $models.pull.url (not $models.pull.sha256) }}{{ fail "models.pull.url names an archive: say which by models.pull.sha256" }}{{ end -}}
+{{- if and $values.engines.build (eq $source "url") -}}
+{{- fail "engines.build needs the models in a folder before the service starts: use models.pull or models.claim in place of models.url" -}}
+{{- end -}}
+{{- if and $values.engines.build $models.trustedKeys }}{{ fail "engines built in the pod carry no signature: leave engines.build or models.trustedKeys out" }}{{ end -}}
 {{- if and $values.engines.build (ne $values.image.variant "gpu-tensorrt") (not $values.image.tag) (not $values.image.digest) -}}
 {{- fail (printf "engines.build needs TensorRT, which the %s image has not: set image.variant to gpu-tensorrt" $values.image.variant) -}}
 {{- end -}}
@@ -79,13 +86,17 @@ spec:
       matchLabelKeys: [pod-template-hash]
     {{- end }}
   {{- end }}
-  {{- if $cached }}
+  {{- if $filled }}
   initContainers:
     - name: models
       image: {{ include "quartet.image" $root }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
-      command: [python, /scripts/fill.py]
-      args: [{{ ternary $models.pull.url "/source" (eq $source "pull") | quote }}, {{ $models.path }}{{ with $models.pull.sha256 }}, {{ . | quote }}{{ end }}]
+      command: [python, -m, modelrepo]
+      {{- if eq $source "pull" }}
+      args: [pull, {{ printf "%s#sha256=%s" $models.pull.url $models.pull.sha256 | quote }}, --repository, {{ $models.path }}, --delete]
+      {{- else }}
+      args: [copy, /source, {{ $models.path }}, --delete]
+      {{- end }}
       {{- if $secret }}
       envFrom:
         - secretRef: { name: {{ $secret }} }
@@ -96,7 +107,6 @@ spec:
         requests: { cpu: 100m, memory: 128Mi }
         limits: { memory: 512Mi }
       volumeMounts:
-        - { name: scripts, mountPath: /scripts, readOnly: true }
         - { name: models, mountPath: {{ $models.path }} }
         - { name: tmp, mountPath: /tmp }
         {{- if ne $source "pull" }}
@@ -194,7 +204,7 @@ spec:
         {{- if or $cached $source }}
         - name: models
           mountPath: {{ $models.path }}
-          readOnly: true
+          readOnly: {{ ne $source "url" }}
           {{- if and (not $cached) (eq $source "claim") $models.claim.subPath }}
           subPath: {{ $models.claim.subPath }}
           {{- end }}
@@ -205,13 +215,14 @@ spec:
         {{- if $values.capture.enabled }}
         - { name: capture, mountPath: {{ $values.capture.path }} }
         {{- end }}
+        {{- if $models.trustedKeys }}
+        - { name: trusted-keys, mountPath: /etc/quartet/trusted-keys, readOnly: true }
+        {{- end }}
         {{- with $values.volumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
     - name: tmp
       emptyDir: {}
     {{- if $cached }}
-    - name: scripts
-      configMap: { name: {{ $name }}-scripts }
     - name: models
       {{- if $models.cache.claim }}
       persistentVolumeClaim: { claimName: {{ $models.cache.claim }} }
@@ -239,6 +250,10 @@ spec:
       # What the service keeps to, and room for the file systems' own.
       emptyDir: { sizeLimit: {{ add (include "quartet.setting" (list $root "capture_bytes" 1073741824) | float64 | int64) 67108864 | quote }} }
       {{- end }}
+    {{- end }}
+    {{- if $models.trustedKeys }}
+    - name: trusted-keys
+      configMap: { name: {{ $name }}{{ $suffix }}-trusted-keys }
     {{- end }}
     {{- with $values.volumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}
