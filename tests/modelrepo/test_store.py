@@ -132,6 +132,7 @@ def test_wrong_bytes_are_refused_and_never_kept(server, store, tmp_path):
     mirror.open("double", 1)
 
 
+@pytest.mark.slow  # a bucket and a client of its own
 def test_a_file_that_was_altered_in_the_store_is_found_by_verify_and_its_copy_refused(fresh, published, tmp_path):
     (tmp_path / "other").write_bytes(b"x" * (published.path("double", 1) / "model.onnx").stat().st_size)
     fresh.write("double", 1, "model.onnx", tmp_path / "other")
