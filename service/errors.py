@@ -2,7 +2,8 @@
 
     ServiceError                   500
     ├── InvalidRequest             400  not the protocol: broken JSON, missing keys, wrong dtype or shape
-    ├── Forbidden                  403  the server takes no orders about its models from here
+    ├── Unauthorized               401  no key, or none that is known; WWW-Authenticate says what is asked for
+    ├── Forbidden                  403  the server takes no orders about its models from here, or not with this key
     ├── UnknownModel               404  no such model, version or path
     ├── MethodNotAllowed           405
     ├── RequestTimeout             408  the request did not arrive in time
@@ -12,6 +13,7 @@
     │   └── UnsupportedEncoding         a content encoding it does not decode; Accept-Encoding says which it does
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
     ├── Refused                    429  (or 503, a setting) too much is waiting; Retry-After says when to come back
+    │   └── TooManyRequests            what the caller's key may use is used up
     ├── HeadersTooLarge            431  more bytes of headers than the server reads
     ├── Unavailable                503  not ready, shutting down, or a session is being replaced
     └── DeadlineExceeded           504  accepted, and not answered within the request's timeout
@@ -44,6 +46,17 @@ class InvalidRequest(ServiceError):
     """The request is not what the protocol says."""
 
     status = 400
+
+
+class Unauthorized(ServiceError):
+    """No key was shown, or none that is known."""
+
+    status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How a key is shown."""
+        return {"WWW-Authenticate": 'Bearer realm="quartet"'}
 
 
 class Forbidden(ServiceError):
@@ -128,6 +141,14 @@ class Refused(ServiceError):
     def headers(self) -> dict[str, str]:
         """Seconds until the queue should have drained."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class TooManyRequests(Refused):
+    """What a key may use is used up; `reason` is rate or concurrency."""
+
+    def __init__(self, reason: str, message: str, retry_after: int) -> None:
+        super().__init__(message, retry_after)
+        self.reason = reason
 
 
 class HeadersTooLarge(ServiceError):

@@ -8,11 +8,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelrepo.errors import RepositoryError
-from modelrepo.repository import ModelVersion, Repository
+from modelrepo.errors import RepositoryError, StoreError
+from modelrepo.mirror import Mirror
+from modelrepo.repository import ModelVersion
+from service.daemon import in_daemon
 from service.errors import Unavailable, UnknownModel
 from service.loading import LoadFailed, load
 from service.metrics import Metrics
@@ -20,6 +21,9 @@ from service.model import ServedModel
 from service.rollout.memory import Memory
 from service.rollout.split import Split
 from service.settings import Settings
+from service.source import source
+from service.store_metrics import StoreMetrics
+from service.watchers import watchers
 
 if TYPE_CHECKING:
     from service.otel import Tracing
@@ -47,12 +51,15 @@ class Entry:
 class Registry:
     """All versions that serve or should. Its methods belong to the event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None = None, memory: Memory | None = None) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, memory: Memory | None = None, tracing: Tracing | None = None) -> None:
         """`memory` tells which versions are to serve, as far as rollouts decide that. Raises MemoryFault."""
         self._settings = settings
         self._metrics = metrics
         self._tracing = tracing
-        self._repository = Repository(settings.repository)
+        self._watchers = watchers(settings, metrics)
+        self._repository = source(settings)
+        if isinstance(self._repository, Mirror):
+            metrics.registry.register(StoreMetrics(self._repository))
         self._memory = memory or settings.memory()
         self._entries: dict[str, dict[int, Entry]] = defaultdict(dict)
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -83,25 +90,38 @@ class Registry:
     async def _open_all(self) -> list[ModelVersion]:
         """Every version that is to serve, each file checked."""
         opened: list[ModelVersion] = []
+        await self._refresh()
         for name in await asyncio.to_thread(self._repository.models):
             chosen = await asyncio.to_thread(self._wanted, name)
             self._entries[name] = {version: self._waiting(name, version) for version in chosen}
             for version in chosen:
                 opened += await self._open(name, version)
         if not opened:
-            raise LoadFailed(f"{str(self._settings.repository)!r} holds no models: publish one with `python -m export`")
+            raise LoadFailed(f"{self._repository.shown!r} holds no models: publish one with `python -m export`")
         return opened
 
     async def _open(self, name: str, version: int) -> list[ModelVersion]:
         """A version, each file checked, or what stands in for it."""
         entry = self._entries[name][version] = self._waiting(name, version)
         try:
-            return [await asyncio.to_thread(self._repository.open, name, version)]
+            return [await in_daemon(self._repository.open, name, version)]
         except RepositoryError as error:
             return await self._stand_in(entry, error)
 
+    async def _refresh(self) -> None:
+        """Look at the repository; that it cannot be reached any more, or again, is told once and shown in the index."""
+        before = self._repository.outage
+        await in_daemon(self._repository.refresh)
+        if (outage := self._repository.outage) and not before:
+            log.warning("%s; what is here goes on to serve", outage)
+        elif before and not outage:
+            log.info("%s can be reached again", self._repository.shown)
+        for model in self.index():
+            if model.state == "READY":
+                model.reason = outage
+
     def _waiting(self, name: str, version: int) -> Entry:
-        files = _fingerprint(self._settings.repository / name / str(version))
+        files = self._repository.fingerprint(name, version)
         return Entry(name, version, "LOADING", "waiting for its turn", files=files)
 
     async def _stand_in(self, failed: Entry, error: RepositoryError | LoadFailed) -> list[ModelVersion]:
@@ -148,6 +168,8 @@ class Registry:
             if entry.state == "READY":
                 self._leave(entry, "shutting down")
         await asyncio.gather(*self._draining)
+        for watcher in self._watchers:
+            await asyncio.to_thread(watcher.close)
 
     # Answering
 
@@ -217,7 +239,10 @@ class Registry:
         Raises ModelNotFound, RepositoryError or LoadFailed; whatever served before goes on serving then.
         """
         self._unloaded.discard(name)
+        await self._refresh()
         await self._sync(name, again=True)
+        if outage := self._repository.outage:
+            raise StoreError(outage)
 
     async def unload(self, name: str) -> None:
         """Answer what was accepted, and serve a model no more. Raises UnknownModel."""
@@ -233,6 +258,7 @@ class Registry:
         """Look at the repository again and again, and serve what has been published since; a failure is noted and told once."""
         while True:
             await asyncio.sleep(self._settings.watch)
+            await self._refresh()
             try:
                 names = await asyncio.to_thread(self._repository.models)
             except RepositoryError as error:
@@ -272,16 +298,18 @@ class Registry:
             return None
         if entry is not None and entry.model is not None:
             await asyncio.gather(*self._draining)  # it is on its way out, and comes back anew
-        files = await asyncio.to_thread(_fingerprint, self._settings.repository / name / str(version))
+        files = await asyncio.to_thread(self._repository.fingerprint, name, version)
         if entry is not None and not again and entry.files == files:
             return LoadFailed(entry.reason)
+        before = "" if entry is None else entry.reason
         entry = self._entries[name][version] = Entry(name, version, "LOADING", "checking its files", files=files)
         try:
-            await self._load(await asyncio.to_thread(self._repository.open, name, version))
+            await self._load(await in_daemon(self._repository.open, name, version))
         except Exception as error:  # also one that nobody foresaw leaves the old version serving
             self._failed(entry, error)
-            unforeseen = not isinstance(error, RepositoryError | LoadFailed)
-            log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
+            if entry.reason != before or again:  # else the store is away still
+                unforeseen = not isinstance(error, RepositoryError | LoadFailed)
+                log.warning("%s:%d could not be loaded: %s", name, version, entry.reason, exc_info=unforeseen)
             return error
         return None
 
@@ -329,6 +357,9 @@ class Registry:
     def _failed(self, entry: Entry, error: Exception) -> None:
         """Note why a version does not serve."""
         entry.state, entry.reason = "UNAVAILABLE", str(error) or repr(error)
+        if isinstance(error, StoreError):
+            entry.files = ()  # which no files look like: another try may succeed
+        self._retain()
         self._metrics.loads.labels(entry.name, "failed").inc()
         if isinstance(error, LoadFailed):
             self._metrics.skips(entry.name, str(entry.version), error.skipped)
@@ -346,9 +377,11 @@ class Registry:
         self._metrics.load_seconds.labels(published.name).observe(time.monotonic() - started)
         model = ServedModel(loaded, self._settings, self._metrics, self._tracing)
         self._metrics.serves(model)
+        for watcher in self._watchers:
+            watcher.watch(model)
         self._metrics.loads.labels(model.name, "succeeded").inc()
         await asyncio.sleep(0)  # what `progress` still has to say comes before the end
-        entry.model, entry.state, entry.reason, entry.files = model, "READY", "", ()
+        entry.model, entry.state, entry.reason, entry.files = model, "READY", self._repository.outage, ()
         self._changed()
         log.info("%s:%s is ready: %s on %s", model.name, model.version, model.artifact.file.path, model.provider)
 
@@ -373,14 +406,13 @@ class Registry:
         model = entry.model
         assert model is not None
         await model.close()
+        for watcher in self._watchers:
+            watcher.leave(model)
         entry.model, entry.state = None, "UNAVAILABLE"
+        self._retain()
         self._metrics.forgets(model)
         log.info("%s:%s is closed: %s", model.name, model.version, entry.reason)
 
-
-def _fingerprint(folder: Path) -> tuple[object, ...]:
-    """What a version's folder looks like from outside: a name, size and time for each file."""
-    try:
-        return tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")))
-    except OSError:  # it is being changed at this moment
-        return ()
+    def _retain(self) -> None:
+        """Let go of what is neither served nor on its way."""
+        self._repository.retain({(entry.name, entry.version) for entry in self.index() if entry.state != "UNAVAILABLE"})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Telemetry:
-    """Begins once an event loop runs, and ends when the last request is answered."""
+    """Begins once all is loaded, and ends when the last request is answered."""
 
     def __init__(self, metrics: Metrics, tracing: Tracing | None, access: AccessLog | None) -> None:
         """What is off is None."""

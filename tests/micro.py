@@ -24,6 +24,7 @@ from modelrepo.manifest import (
 )
 from modelrepo.parity import Gate, Parity, ParityCase
 from modelrepo.preprocessing import Categorical, Columns, Numeric, Standardize
+from modelrepo.reference import Reference
 from modelrepo.repository import Repository, Staging, digest, write_goldens
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
 from modelrepo.tensors import Bounds, ShapeRange, Signature, Tensors, TensorSpec
@@ -160,7 +161,7 @@ TEXT = Signature(
 )
 
 
-def publish_table(root: Path, name: str = "table") -> int:
+def publish_table(root: Path, name: str = "table", reference: Reference | None = None) -> int:
     """values = the features, -1 where one is missing. No golden row is without a missing value."""
     inputs = {"features": np.array([[31, 1, np.nan], [np.nan, 0, 5]], np.float32)}
     nodes = [
@@ -171,7 +172,8 @@ def publish_table(root: Path, name: str = "table") -> int:
     with Repository(root).stage(name) as staging:
         _save_graph(staging.path / "model.onnx", TABLE, nodes, constants)
         outputs = {"values": np.nan_to_num(inputs["features"], nan=-1)}
-        return finish(staging, TABLE, Regression(targets=("age", "town", "pay")), inputs, outputs, preprocessing=(COLUMNS,))
+        task = Regression(targets=("age", "town", "pay"))
+        return finish(staging, TABLE, task, inputs, outputs, (), (COLUMNS,), reference)
 
 
 def publish_picture(root: Path, name: str = "picture") -> int:
@@ -185,7 +187,7 @@ def publish_picture(root: Path, name: str = "picture") -> int:
         return finish(staging, PICTURE, task, inputs, {"values": inputs["image"].reshape(2, 6)}, preprocessing=(step,))
 
 
-def publish_text(root: Path, name: str = "text") -> int:
+def publish_text(root: Path, name: str = "text", tokenized: bool = True) -> int:
     """logits = 0 and the number of bytes in the text; the tokenizer is that of bytes."""
     inputs = {"tokens": np.array([[0xFF, 0, 0], *[list("hé".encode())] * 2]), "mask": np.ones((3, 3), np.bool_)}
     nodes = [
@@ -203,9 +205,11 @@ def publish_text(root: Path, name: str = "text") -> int:
     task = Multiclass(labels=("short", "long"))
     with Repository(root).stage(name) as staging:
         _save_graph(staging.path / "model.onnx", TEXT, nodes, constants)
+        outputs = {"logits": np.array([[0, 3]] * 3, np.float32)}
+        if not tokenized:
+            return finish(staging, TEXT, task, inputs, outputs)
         (staging.path / "tokenizer.json").write_text(byte_tokens())
         step = Tokenize(input="tokens", file=digest(staging.path / "tokenizer.json"))
-        outputs = {"logits": np.array([[0, 3]] * 3, np.float32)}
         return finish(staging, TEXT, task, inputs, outputs, preprocessing=(step,))
 
 
@@ -228,9 +232,10 @@ def finish(
     outputs: Tensors,
     extra: tuple[Artifact, ...] = (),
     preprocessing: tuple[Preprocessing, ...] = (),
+    reference: Reference | None = None,
 ) -> int:
     """Publish what lies in the staging folder as model.onnx, with these golden rows; `extra` artifacts come first."""
-    return staging.publish(manifest(staging.path, signature, task, inputs, outputs, extra, preprocessing))
+    return staging.publish(manifest(staging.path, signature, task, inputs, outputs, extra, preprocessing, reference))
 
 
 def manifest(
@@ -241,6 +246,7 @@ def manifest(
     outputs: Tensors,
     extra: tuple[Artifact, ...] = (),
     preprocessing: tuple[Preprocessing, ...] = (),
+    reference: Reference | None = None,
 ) -> Manifest:
     write_goldens(folder / "goldens.npz", inputs, outputs)
     (folder / "report.json").write_text("{}")
@@ -267,6 +273,7 @@ def manifest(
             versions={},
             checkpoint_sha256="0" * 64,
         ),
+        reference=reference,
         export={},
         reports=(digest(folder / "report.json"),),
     )

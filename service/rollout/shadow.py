@@ -33,7 +33,7 @@ class Shadow:
         self._due = 0.0
         self._closed = False
 
-    def saw(self, inputs: Mapping[str, Array], answer: Answer) -> None:
+    def saw(self, inputs: Mapping[str, Array], answer: Answer, _request_id: str | None) -> None:
         """Perhaps copy it."""
         self._due += self._share
         if self._due < 1 or self._closed:
