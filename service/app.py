@@ -16,13 +16,17 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
-from service import errors, tracing, triton
+from service import errors, origins, tracing, triton
 from service.access import AccessLog
-from service.api import openapi, repository, v2
+from service.api import drift, openapi, repository, rollout, v2
 from service.api.inference import InferenceFirst
+from service.api.pages import PagePolicy
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
+from service.keys.guard import Guard
 from service.metrics import Metrics, joined
 from service.registry import Registry
+from service.rollout.plan import limits
+from service.rollout.rollouts import Rollouts
 from service.settings import Settings
 from service.siblings import ASKED_BY_SIBLING, Siblings
 from service.telemetry import Telemetry
@@ -39,7 +43,10 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     metrics = Metrics(DEFAULT_BATCH)
     traces = tracing.from_environment()
     telemetry = Telemetry(metrics, traces, AccessLog() if settings.access_log else None)
-    registry = Registry(settings, metrics, traces)
+    memory = settings.memory(siblings.folder)
+    registry = Registry(settings, metrics, memory, traces)
+    rollouts = Rollouts(registry, memory, limits(settings.rollout_limits), settings.watch, metrics, siblings)
+    guard = None if settings.keys is None else Guard(settings.keys, metrics, siblings.slots())
     if settings.triton_metrics:
         triton.TritonNames(registry, metrics, settings.overload_status)
 
@@ -62,8 +69,11 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
         redoc_url=None,
     )
     app.include_router(v2.router(registry, siblings))
-    app.include_router(repository.router(registry, siblings, _controlled(settings)))
-    openapi.install(app, registry)
+    app.include_router(drift.router(registry, siblings))
+    app.include_router(repository.router(registry, rollouts, siblings, _controlled(settings)))
+    app.include_router(rollout.router(rollouts, _controlled(settings)))
+    openapi.install(app, registry, keyed=guard is not None)
+    app.add_middleware(PagePolicy)
 
     @app.get("/", include_in_schema=False)
     async def start_page() -> RedirectResponse:
@@ -87,13 +97,15 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
         app.add_exception_handler(kind, answer)
 
-    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, telemetry)
+    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins))
 
 
 def _controlled(settings: Settings) -> bool:
     """Whether callers may load and unload models."""
     if settings.control != "auto":
         return settings.control == "on"
+    if settings.keys is not None:  # only keys of scope admin get as far
+        return True
     try:
         return ip_address(settings.host).is_loopback
     except ValueError:

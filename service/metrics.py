@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from modelrepo.tensors import ShapeRange
+from service import store_metrics
 from service.admission import Observer
 from service.batch import BatchFacts, Reason
 from service.gpu import Gpus
@@ -90,6 +91,9 @@ class Metrics:
             "quartet_event_loop_lag_seconds", "How late the event loop came to what was due", (), bounds=SECONDS, registry=on
         ).labels()
         self.gpus = Gpus(on)
+        self.rejected = Gauge(
+            "quartet_file_rejected", "1 while what is in it now cannot be used: keys, tls", ("file",), registry=on
+        )
         ProcessCollector(registry=on)  # CPU, memory, descriptors, and the start, from which restarts show
 
     def answers(
@@ -157,6 +161,11 @@ class Answers:
         if self._statistics is not None:
             (self._statistics.succeeded if status == 200 else self._statistics.failed)(seconds)
 
+    @property
+    def latencies(self) -> Sequence[int]:
+        """How many answers took at most each of SECONDS, and no less than the one before; longer ones come last."""
+        return self._seconds.counts
+
     def by_status(self) -> Iterator[tuple[int, int]]:
         """How many answers had each status."""
         for status, count in self._counts.items():
@@ -197,7 +206,21 @@ class _ModelObserver:
         self._dropped["expired"].inc(rows)
 
 
-WORST = ("quartet_predicted_wait_seconds", "quartet_model_info", "quartet_build_info", "process_start_time_seconds", *Gpus.names())
+WORST = (
+    "quartet_predicted_wait_seconds",
+    "quartet_model_info",
+    "quartet_build_info",
+    "quartet_drift_psi",
+    "quartet_drift_psi_max",
+    "quartet_rollout_share",
+    "quartet_rollout_stage_start_time_seconds",
+    "quartet_shadow_difference",
+    "quartet_keys",
+    "quartet_file_rejected",
+    "process_start_time_seconds",
+    *Gpus.names(),
+    *store_metrics.WORST,
+)
 """What is not added up where several workers have it, but the largest counts: the longest wait, the last start, what all see."""
 
 

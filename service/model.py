@@ -28,6 +28,7 @@ from service.tap import Tap
 from service.worker import Worker
 
 if TYPE_CHECKING:
+    from service.drift import Drift
     from service.otel import Tracing
 
 log = logging.getLogger("quartet.model")
@@ -63,6 +64,8 @@ class ServedModel:
         size = Budget.parse(settings.response_cache_bytes).of(self.name)
         self.cache = self._cache(size) if size else None
         """Its answers to requests that may come again."""
+        self.drift: Drift | None = None
+        """How its inputs drift, where that is looked for."""
         self._way = way
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
@@ -94,6 +97,10 @@ class ServedModel:
         """What counts the answers given over `infer` or `predict`."""
         return self._answers[interface]
 
+    def latencies(self) -> tuple[int, ...]:
+        """As those of `Answers`, over all interfaces."""
+        return tuple(map(sum, zip(*(answers.latencies for answers in self._answers.values()), strict=True)))
+
     @property
     def ready(self) -> bool:
         """Whether there is a session to answer with."""
@@ -118,10 +125,13 @@ class ServedModel:
         finally:
             self.leave()
 
-    async def infer(self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0) -> Answer:
+    async def infer(
+        self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0, request_id: str | None = None
+    ) -> Answer:
         """Outputs for the rows of `inputs`; the mask may be left out.
 
-        `timeout` in seconds, None for the server's. Raises SignatureError, and what `Batcher.submit` raises.
+        `timeout` in seconds, None for the server's; `request_id` is the caller's own name for it. Raises SignatureError, and what
+        `Batcher.submit` raises.
         """
         complete, rows, length = self.checked(inputs)
         cache, answer, key = self.cache, None, b""
@@ -136,14 +146,14 @@ class ServedModel:
         elif (traced := tracing.current.get()) is not None:
             traced.note(cached=True)
         if self.taps:
-            self.show(complete, answer)
+            self.show(complete, answer, request_id)
         return answer
 
-    def show(self, inputs: Mapping[str, Array], answer: Answer) -> None:
+    def show(self, inputs: Mapping[str, Array], answer: Answer, request_id: str | None = None) -> None:
         """Let the taps look at an answered request; one that fails is told of, and looks no more."""
         for tap in self.taps:
             try:
-                tap.saw(inputs, answer)
+                tap.saw(inputs, answer, request_id)
             except Exception:  # no caller's answer hangs on it
                 log.exception("%s:%s: %s looks at no more requests", self.name, self.version, type(tap).__name__)
                 self.taps = tuple(other for other in self.taps if other is not tap)

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import errors
 from service.api.head import Head, read
-from service.api.quick import JSON, Call, Quick
+from service.api.quick import JSON, Call, Denied, Quick
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
 
 GONE = "quartet.gone"
@@ -30,6 +30,7 @@ GONE = "quartet.gone"
 END = b"\r\n\r\n"
 LONGEST_KNOWN = 4096  # bytes of a head that is remembered
 MOST_KNOWN = 1024  # heads
+MOST_SECRET = 16  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
 
 
 class Shared:
@@ -83,6 +84,7 @@ class Protocol(HttpToolsProtocol):
         self._rest: tuple[Head, float, bytes, bytearray] | None = None  # the same, where the head was remembered
         self._call: Call | None = None
         self._handed_on: dict[str, object] = {}  # what the quick way found out about a request that it declined
+        self._secret: dict[bytes, Head] = {}  # heads that nobody else is to have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
@@ -153,7 +155,7 @@ class Protocol(HttpToolsProtocol):
             self._raw = b""
             return data
         self._raw = raw = data[:end]
-        known = self._shared.head(raw)
+        known = self._shared.head(raw) or self._secret.get(raw)
         if known is None:
             return data
         start = end + len(END)
@@ -177,7 +179,7 @@ class Protocol(HttpToolsProtocol):
         if call is None:
             return False
         self.cycle = cast(RequestResponseCycle, call)
-        if not call.response_complete:
+        if isinstance(call, Call) and not call.response_complete:
             self._call = call
         return True
 
@@ -190,7 +192,7 @@ class Protocol(HttpToolsProtocol):
         """Put something among the extensions of the ASGI scope of the request that is declined."""
         self._handed_on[key] = value
 
-    def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
         self._call = None
         if call.keep_alive and status == 200 and len(headers) == 1:
@@ -273,7 +275,12 @@ class Protocol(HttpToolsProtocol):
         """
         lines = len(self.headers)
         if raw and raw == self._noticed and raw.count(b"\r\n") == raw.count(b"\n") == raw.count(b"\r") == lines:
-            self._shared.remember(raw, head)
+            if not head.secret:
+                self._shared.remember(raw, head)
+            else:
+                if len(self._secret) >= MOST_SECRET:
+                    self._secret.clear()
+                self._secret[raw] = head
         self._noticed = raw
 
     def on_body(self, body: bytes) -> None:
@@ -330,6 +337,7 @@ class Protocol(HttpToolsProtocol):
         self._expected = None
         content = errors.body(error)
         reason = HTTPStatus(error.status).phrase
-        head = f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        head = f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n".encode()
+        lines = b"".join([b"%s: %s\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"%s%scontent-length: %d\r\n\r\n%s" % (head, lines, len(content), content))
         self.transport.close()

@@ -130,6 +130,16 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Kept", "bytes", {"{{model}}": f"sum by (model) (quartet_response_cache_bytes{{{MODEL}}})"}),
         Panel("Gone to make room", "ops", {"{{model}}": rate("quartet_response_cache_evictions_total", "model")}),
     ],
+    "Keys": [
+        Panel("Requests by key", "reqps", {"{{key}}": rate("quartet_key_requests_total", "key", PROCESS)}),
+        Panel(
+            "Turned away by key",
+            "reqps",
+            {"{{key}} {{reason}}": rate("quartet_key_refusals_total", "key, reason", PROCESS)},
+            description="unauthorized: no known key; forbidden: not for that; rate, concurrency: the key's limits",
+        ),
+        Panel("Files that cannot be used", "short", {"{{file}} on {{instance}}": f"quartet_file_rejected{{{PROCESS}}}"}),
+    ],
     "Models and versions": [
         Panel("What serves", "short", {"": f"quartet_model_info{{{MODEL}}}"}, "table"),
         Panel("Requests by version", "reqps", {"{{model}}:{{version}}": rate("quartet_requests_total", "model, version")}),
@@ -149,6 +159,40 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
         Panel("Builds", "short", {"{{version}}": f"count by (version) (quartet_build_info{{{PROCESS}}})"}),
+    ],
+    "Drift": [
+        Panel(
+            "Stability index, largest of a model's features",
+            "short",
+            {"{{model}}:{{version}}": f"max by (model, version) (quartet_drift_psi_max{{{MODEL}}})"},
+            description="Population stability index, last hour against the training rows: below 0.1 nothing, from 0.25 a shift",
+        ),
+        Panel(
+            "Stability index by feature",
+            "short",
+            {"{{model}}:{{version}} {{feature}}": f"max by (model, version, feature) (quartet_drift_psi{{{MODEL}}})"},
+        ),
+        Panel(
+            "Rows with a value like none in training",
+            "percentunit",
+            {
+                "{{model}}:{{version}}": (
+                    f"{rate('quartet_drift_outside_rows_total', 'model, version')}"
+                    f" / {rate('quartet_drift_rows_total', 'model, version')}"
+                )
+            },
+            description="below or above all training rows, an unknown category, a token or a missing value where training had none",
+        ),
+    ],
+    "Remote store": [
+        Panel("Not reached at the last look", "short", {"{{store}} by {{instance}}": f"quartet_store_unreachable{{{PROCESS}}}"}),
+        Panel(
+            "Looks and fetches",
+            "ops",
+            {"{{operation}} {{result}}": rate("quartet_store_operations_total", "operation, result", PROCESS)},
+            description="look: at what the store has; fetch: of a version",
+        ),
+        Panel("Fetched", "Bps", {"{{instance}}": rate("quartet_store_bytes_total", "instance", PROCESS)}),
     ],
     "Processes": [
         Panel("Cores used", "short", {"{{instance}}": rate("process_cpu_seconds_total", "instance", PROCESS)}),

@@ -23,13 +23,20 @@ from service.access import GONE, path_of
 from service.api.explanation import Explanation, explain, server_timing
 from service.api.head import Headers, propagated, route, target, urgency
 from service.api.quick import BINARY, JSON, LONG_BODY, WORTH_ENCODING, Quick
+from service.api.sharing import sharing
 from service.codec import encoding, v2
-from service.errors import MethodNotAllowed, PayloadTooLarge, ServiceError, shut_down
+from service.errors import Forbidden, MethodNotAllowed, PayloadTooLarge, ServiceError, Unauthorized, shut_down
+from service.health import TRUSTED
 from service.identity import Identity
+from service.keys.credentials import presented
+from service.keys.demand import demand
+from service.keys.guard import Guard, Principal
 from service.metrics import Metrics
 from service.model import ServedModel
+from service.origins import may_order
 from service.protocol import GONE as LEFT
 from service.registry import Registry
+from service.rollout.split import STICKY
 from service.telemetry import Telemetry
 from service.tracing import TRACED
 
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("quartet.api")
 
+ASKS_A_PERSON = {"WWW-Authenticate": 'Basic realm="quartet", Bearer realm="quartet"'}  # a browser shows a form for the first
 SHORT_ENCODED = 1024  # bytes, of which deflate makes a thousand times as many at most
 
 P = ParamSpec("P")
@@ -54,10 +62,24 @@ class ClientGone(Exception):
 class InferenceFirst:
     """The application: inference paths are answered here, all others by `rest`."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, rest: FastAPI, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        max_body_bytes: int,
+        rest: FastAPI,
+        telemetry: Telemetry,
+        guard: Guard | None = None,
+        origins: tuple[str, ...] = (),
+    ) -> None:
+        """Pages of `origins`, sites other than this one, may ask too."""
         self.registry = registry
         self.telemetry = telemetry
-        self.quick = Quick(registry, metrics, max_body_bytes, telemetry)
+        self.quick = Quick(registry, metrics, max_body_bytes, telemetry, guard, shares=bool(origins))
+        self.metrics = metrics
+        self.guard = guard
+        self._origins = origins
+        self._dispatch = sharing(self._watched, origins) if origins else self._watched
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self.rest = rest
@@ -68,6 +90,10 @@ class InferenceFirst:
         return self.rest.router.lifespan_context(self.rest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        await self._dispatch(scope, receive, send)
+
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on, and let those know who watch."""
         if scope["type"] != "http":
             await self._hand_on(scope, receive, send)
@@ -79,7 +105,7 @@ class InferenceFirst:
             send = self.telemetry.access.noting(scope, send)
         found = target(scope["path"])
         if found is None:
-            await self._hand_on(scope, receive, send)
+            await self._let_in(scope, receive, send)
             return
         if self.telemetry.tracing is not None:
             traced = _begun(scope, self.telemetry.tracing, route(*found[1:]), propagated(headers))
@@ -105,12 +131,15 @@ class InferenceFirst:
         labels = ("", "")
         model: ServedModel | None = None
         failure: ServiceError | None = None
+        principal: Principal | None = None
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], "POST")
+            if self.guard is not None:
+                principal = self.guard.admit(presented(headers), "infer", name)
             query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
-            model = self.registry.get(name, version)
+            model = self.registry.route(name, version, headers.get(STICKY)) or self.registry.get(name, version)
             labels = request.model, request.version = model.name, model.version
             if model.cache is None:  # a kept answer needs no room
                 model.batcher.refuse_where_full()  # before the work of decoding: refusing must cost less than answering
@@ -130,6 +159,9 @@ class InferenceFirst:
             if failure is not error and type(failure) is ServiceError:
                 request.needed()
                 log.exception("%s %s failed", interface, name)
+        finally:
+            if principal is not None:
+                principal.end()
         status = 200
         if failure is not None:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
@@ -145,6 +177,33 @@ class InferenceFirst:
             answer_headers["traceresponse"] = traced.response
         await _respond(scope, send, status, content, answer_headers)
         return status
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on what may come in: with a key where there are keys, and otherwise no order from another site's page."""
+        if scope["type"] != "http" or TRUSTED in scope.get("extensions", {}):
+            await self._hand_on(scope, receive, send)
+            return
+        method, path, headers = scope["method"], scope["path"], _headers(scope)
+        reads = method in ("GET", "HEAD")
+        demanded = demand(method, path)
+        principal: Principal | None = None
+        try:
+            if self.guard is None:
+                if not reads and not may_order(headers.get("origin"), headers.get("host"), self._origins):
+                    raise Forbidden(f"a page of {headers['origin']} may give no orders here: see --cors-origins")
+            elif demanded is not None:
+                principal = self.guard.admit(presented(headers, basic=reads), *demanded)
+                if demanded[0] == "admin":
+                    log.info("%s %s by key %r", method, path, principal.name)
+        except ServiceError as error:
+            told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if reads and isinstance(error, Unauthorized) else {})}
+            await _respond(scope, send, error.status, errors.body(error), told)
+            return
+        try:
+            await self._hand_on(scope, receive, send)
+        finally:
+            if principal is not None:
+                principal.end()
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let FastAPI answer, with a body that has arrived whole and within the limit."""
@@ -262,7 +321,7 @@ async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) 
         )
     if (caller := identity.current.get()) is not None:
         caller.found(request.id)
-    answer = await model.infer(request.inputs, request.timeout, request.priority)
+    answer = await model.infer(request.inputs, request.timeout, request.priority, request.id)
     explanation = explain(model, answer) if request.explain else None
     with tracing.stage("encode"):
         content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation, answer.ran.finite)

@@ -23,6 +23,7 @@ from service.codec import encoding, v2
 from service.codec.instances import Instances
 from service.errors import Refused, ServiceError, shut_down
 from service.identity import Identity
+from service.keys.guard import Guard, Principal
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.registry import Registry
@@ -48,30 +49,43 @@ class Connection(Protocol):
     def hand_on(self, key: str, value: object) -> None:
         """Put something among the extensions of the ASGI scope of the request that is declined."""
 
-    def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
 
 
 class Quick:
     """The quick way into the registry's models."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        max_body_bytes: int,
+        telemetry: Telemetry,
+        guard: Guard | None = None,
+        shares: bool = False,
+    ) -> None:
+        """`shares`: what a page of another site asks needs headers in its answer, which the long way adds."""
         self._registry = registry
         self._tracing = telemetry.tracing
         self.access = telemetry.access
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._guard = guard
+        self._shares = shares
 
     def fits(self, head: Head) -> bool:
         """Whether a body is short enough to be decoded in the event loop."""
+        if self._shares and head.foreign:
+            return False
         return head.length <= min(self._max_body_bytes, LONG_BODY if head.json_length is None else LONG_BINARY)
 
-    def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | None:
+    def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | Denied | None:
         """Queue a whole request, which arrived at that time of `time.monotonic`; None where it has to go the long way.
 
         A refusal is answered at once: it must cost less than an answer.
         """
-        model = self._registry.find(head.name, head.version)
+        model = self._registry.route(head.name, head.version, head.sticky)
         if model is None or (model.cache is not None and head.length > LONG_BODY):  # whose key is made in a thread
             return None
         if self._tracing is not None:
@@ -79,7 +93,13 @@ class Quick:
             if traced is not None:  # the long way says what happens in between
                 connection.hand_on(TRACED, traced)
                 return None
-        call = Call(connection, self, model, head, arrived)
+        principal = None
+        if self._guard is not None:
+            try:
+                principal = self._guard.admit(head.digest, "infer", head.name)
+            except ServiceError as refusal:
+                return self._denied(connection, head, refusal, arrived)
+        call = Call(connection, self, model, head, arrived, principal)
         try:
             if model.cache is None:
                 model.batcher.refuse_where_full()
@@ -90,10 +110,23 @@ class Quick:
         except Exception:  # whatever it is, the long way meets it again and says it
             if call.response_complete:
                 raise
+            if principal is not None:
+                principal.undo()
             if self._tracing is not None:
                 connection.hand_on(TRACED, None)
             return None
         return call
+
+    def _denied(self, connection: Connection, head: Head, refusal: ServiceError, arrived: float) -> Denied:
+        seconds = time.monotonic() - arrived
+        self._metrics.answers(head.interface).add(refusal.status, seconds)
+        content, headers = errors.body(refusal), {"content-type": JSON, **refusal.headers}
+        if head.request_id is not None:
+            headers[identity.HEADER] = head.request_id
+        if self.access is not None:
+            asked = Identity(head.request_id, head.trace and head.trace[0])
+            self.access.line("POST", head.path, refusal.status, seconds, len(content), asked)
+        return Denied(connection, refusal.status, content, headers, not self.stopping)
 
     @property
     def stopping(self) -> bool:
@@ -109,6 +142,26 @@ class Declined(ServiceError):
     """The long way is the right one."""
 
 
+class Denied:
+    """A request that the guard turned away. To uvicorn's protocol it is a cycle that has ended."""
+
+    response_started = response_complete = True
+    disconnected = False
+
+    def __init__(self, connection: Connection, status: int, content: bytes, headers: dict[str, str], keep_alive: bool) -> None:
+        """Answers it."""
+        self.keep_alive = keep_alive
+        connection.reply(self, status, content, headers)
+
+    @property
+    def message_event(self) -> Denied:
+        """uvicorn sets it when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
 class Call:
     """One request under way. To uvicorn's protocol it is what its own request-response cycle is."""
 
@@ -119,6 +172,7 @@ class Call:
         "_key",
         "_model",
         "_plain",
+        "_principal",
         "_quick",
         "_read",
         "_work",
@@ -128,12 +182,21 @@ class Call:
     )
     response_started = False
 
-    def __init__(self, connection: Connection, quick: Quick, model: ServedModel, head: Head, arrived: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        quick: Quick,
+        model: ServedModel,
+        head: Head,
+        arrived: float,
+        principal: Principal | None = None,
+    ) -> None:
         self._connection = connection
         self._quick = quick
         self._model = model
         self._head = head
         self._arrived = arrived
+        self._principal = principal
         self._work: Work | None = None
         self._read: v2.Request | Instances
         self._plain = False
@@ -164,7 +227,7 @@ class Call:
             self._read, inputs, rows, length = read, read.inputs, read.rows, read.length
         if not rows:
             inputs, rows, length = model.checked(inputs)
-        if rows > model.manifest.signature.batch.max:
+        if rows > 1 and model.batcher.apart(inputs, rows, length):
             raise Declined("it takes several batches")
         if model.cache is not None:
             self._key = model.cache.key(inputs)
@@ -201,7 +264,7 @@ class Call:
         if model.cache is not None and not answer.cached:
             model.cache.put(self._key, answer)
         if model.taps:
-            model.show(work.inputs, answer)
+            model.show(work.inputs, answer, None if isinstance(read, Instances) else read.id)
         if len(content) < WORTH_ENCODING:
             self._end(200, content, headers)
             return
@@ -235,6 +298,8 @@ class Call:
         self._model.leave()
         if self._quick.access is not None:
             self._quick.access.line("POST", self._head.path, GONE, time.monotonic() - self._arrived, 0, self._identity())
+        if self._principal is not None:
+            self._principal.end()
 
     def give_up(self) -> None:
         """The time for draining is over."""
@@ -274,6 +339,8 @@ class Call:
             headers[identity.HEADER] = head.request_id
         if self._quick.access is not None:
             self._quick.access.line("POST", head.path, status, seconds, len(content), self._identity())
+        if self._principal is not None:
+            self._principal.end()
         if self._quick.stopping:
             self.keep_alive = False
         self._connection.reply(self, status, content, headers)

@@ -19,11 +19,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SERVED = ["serve", "grpc", "otel", "remote", "sign"]
 EXTRAS = {
-    "cpu": ["serve", "cpu", "otel"],
-    "gpu": ["serve", "gpu", "otel"],
-    "gpu-tensorrt": ["serve", "gpu", "tensorrt", "otel"],
-    "trainer": ["export", "gpu"],
+    "cpu": [*SERVED, "cpu"],
+    "gpu": [*SERVED, "capture", "gpu"],
+    "gpu-tensorrt": [*SERVED, "capture", "gpu", "tensorrt"],
+    "trainer": ["export", "gpu", "remote", "sign"],
     "loadtest": ["load"],
 }
 SERVING = ["cpu", "gpu", "gpu-tensorrt"]

@@ -141,7 +141,7 @@ def test_a_request_that_comes_again_is_answered_without_a_batch_whatever_it_look
     seen = []
 
     class Tap:
-        def saw(self, inputs, answer):
+        def saw(self, inputs, answer, request_id):
             seen.append((inputs["x"].tolist(), answer.cached))
 
         def close(self):
