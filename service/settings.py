@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     capture_bytes: int = Field(default=2**30, ge=2**20, description="most that the folder may hold; the oldest files go first")
     capture_seconds: float = Field(default=300, gt=0, description="after which a file is finished, however short")
 
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _is_a_folder_or_none(cls, given: object) -> object:
+        """An empty variable is no folder, least of all this one."""
+        return given or None
+
     @field_validator("versions")
     @classmethod
     def _is_a_policy(cls, text: str) -> str:
