@@ -178,6 +178,12 @@ class Settings(BaseSettings):
             raise ValueError("--repository is a folder, of which no copies are made: leave this out")
         return value
 
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _is_a_folder_or_none(cls, given: object) -> object:
+        """An empty variable is no folder, least of all this one."""
+        return given or None
+
     @field_validator("versions")
     @classmethod
     def _is_a_policy(cls, text: str) -> str:
