@@ -9,14 +9,13 @@ from ipaddress import ip_address
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors
-from service.api import openapi, repository, v2
+from service.api import card, openapi, playground, repository, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
 from service.metrics import Metrics, joined
@@ -54,11 +53,9 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     )
     app.include_router(v2.router(registry, siblings))
     app.include_router(repository.router(registry, siblings, _controlled(settings)))
+    app.include_router(card.router(registry))
+    app.include_router(playground.router(settings.playground))
     openapi.install(app, registry)
-
-    @app.get("/", include_in_schema=False)
-    async def start_page() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     @app.get("/metrics", tags=["Operations"], response_class=Response)
     async def prometheus(request: Request) -> Response:

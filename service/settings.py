@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+    playground: bool = Field(default=True, description="the page at / that shows what the models do")
 
     @field_validator("versions")
     @classmethod
