@@ -70,19 +70,14 @@ class Chart {
 
 /** Series over numbers. A series: {name, colour, points: [[x, y]], kind: line (default), step, dots or area, dash}. */
 export class LineChart extends Chart {
-  constructor(label, { height = 220, onhover } = {}) {
+  constructor(label, { height = 220 } = {}) {
     super(label, height);
-    this.onhover = onhover;
-    if (onhover) {
-      this.svg.addEventListener("pointermove", (event) => this.hover(event));
-      this.svg.addEventListener("pointerleave", () => onhover(null));
-    }
   }
 
   paint() {
     const { series, x, y, marks = [] } = this.data;
     const { toX, toY, left, right, top, bottom } = this.frame({ x, y });
-    this.scale = { toX, left, right };
+    this.scale = { left, right, top, bottom };
     for (const { at, label } of marks) {
       this.svg.append(s("line", { class: "mark", x1: toX(at), x2: toX(at), y1: top, y2: bottom }));
       if (label) this.svg.append(s("text", { class: "mark-label", x: toX(at) + 4, y: top + 10 }, label));
@@ -108,12 +103,14 @@ export class LineChart extends Chart {
     this.explain(series);
   }
 
-  hover(event) {
-    if (!this.scale) return;
-    const { left, right } = this.scale;
-    const { min, max } = this.data.x;
-    const at = event.clientX - this.svg.getBoundingClientRect().left;
-    this.onhover(min + (clamp(at, left, right) - left) / (right - left) * (max - min));
+  /** Where the pointer is, as [x, y] of the axes. */
+  locate(event) {
+    const { left, right, top, bottom } = this.scale;
+    const { x, y } = this.data;
+    const box = this.svg.getBoundingClientRect();
+    const across = (clamp(event.clientX - box.left, left, right) - left) / (right - left);
+    const up = (bottom - clamp(event.clientY - box.top, top, bottom)) / (bottom - top);
+    return [x.min + across * (x.max - x.min), y.min + up * (y.max - y.min)];
   }
 }
 

@@ -20,7 +20,7 @@ export function step(card, type) {
 /** What the model decides or computes. */
 export function answers(card) {
   const { task } = card;
-  if (task.type === "regression") return task.targets.length === 1 ? `a number, ${task.targets[0]}` : plural(task.targets.length, "number");
+  if (task.type === "regression") return task.targets.length === 1 ? `a number (${task.targets[0]})` : plural(task.targets.length, "number");
   if (task.type === "multilabel") return `any of ${plural(task.labels.length, "label")}`;
   if (task.type === "binary") return `${task.labels[0]} or ${task.labels[1]}`;
   return `one of ${task.labels.length} labels`;

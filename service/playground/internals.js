@@ -19,7 +19,7 @@ const TITLES = {
 /** Asks for the internals of one instance; null, and the reason in `problem`, where there are none. */
 export async function lookInside(card, instance, problem, signal) {
   if (!card.internals) {
-    problem.replaceChildren(h("p", { class: "note" }, `${card.name}:${card.version} was published without explain.onnx, which shows what happens inside. Export it again with this Quartet to have it.`));
+    problem.replaceChildren(h("p", { class: "note absent-inside" }, `${card.name}:${card.version} was published without explain.onnx, which shows what happens inside. Export it again with this Quartet to have it.`));
     return null;
   }
   try {
@@ -104,7 +104,7 @@ export function gates({ name, data, labels }) {
   return h("div", { class: "layer" }, h("h3", {}, name), Array.from({ length: count }, (_, gate) => {
     const rows = transposed(data.map((step) => step[gate]));
     const around = extent(rows)[0] < 0;
-    return h("div", { class: "gate" }, h("h4", {}, labels?.[gate] ?? `gate ${gate + 1}`), overTime(`${name}, ${labels?.[gate] ?? gate}`, rows, around, around ? undefined : [0, 1]));
+    return h("div", { class: "gate" }, h("h4", {}, labels?.gate?.[gate] ?? `gate ${gate + 1}`), overTime(`${name}, ${labels?.gate?.[gate] ?? gate}`, rows, around, around ? undefined : [0, 1]));
   }));
 }
 
