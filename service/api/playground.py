@@ -1,4 +1,4 @@
-"""The page at `/`: files of `service/playground/`, read once, sent compressed, and checked by their tag when they are asked for again."""
+"""The page at `/`: the files of `service/playground/`, read once, sent compressed, and not again to those who have them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 // Many requests at once, and which of them shared a batch: each answer says so itself (`explain`).
 
 import { ApiError, predict } from "./api.js";
-import { button, field, h, panel, s, say, slider, trouble } from "./dom.js";
+import { button, field, h, panel, s, slider, trouble } from "./dom.js";
 import { milliseconds, plural, short } from "./numbers.js";
 
 const LINE = 7; // px for a request
@@ -32,9 +32,8 @@ export function burst(cards, signal) {
     ).finally(() => { send.disabled = false; });
     const good = answered.filter((one) => !one.error).sort((a, b) => a.at - b.at);
     const refused = answered.find((one) => one.error);
-    result.replaceChildren(good.length ? picture(good) : "", refused ? trouble(refused.error) : "");
+    result.replaceChildren(...(good.length ? picture(good, rows) : []), ...(refused ? [trouble(refused.error)] : []));
     summary.textContent = said(good, answered.length - good.length, rows);
-    say(summary.textContent);
   };
   const select = h("select", { onchange: (event) => { card = cards[event.target.value]; } },
     cards.map((each, i) => h("option", { value: i }, each.versions.length > 1 ? `${each.name} v${each.version}` : each.name)));
@@ -46,7 +45,7 @@ export function burst(cards, signal) {
       send,
     ),
     summary, result,
-    h("p", { class: "note" }, "A browser talks to one server over at most 6 connections, so at most 6 of these requests are with the server at any time; the others wait in the browser (pale). More rows in each request, or several clients, make larger batches. `make loadtest` does that without a browser."),
+    h("p", { class: "note" }, "A browser talks to one server over at most 6 connections, so at most 6 of these requests are with the server at any time; the others wait in the browser. More rows in each request, or more clients, make larger batches: “make loadtest” is such clients."),
   );
 }
 
@@ -63,24 +62,41 @@ function said(good, failed, rows) {
   return `${plural(good.length, "answer")} within ${milliseconds(good.at(-1).at)}, in ${plural(sizes.length, "batch", "batches")} of ${short(Math.min(...sizes))} to ${short(Math.max(...sizes))} rows; ${plural(shared, "request")} shared a batch.${failed ? ` ${plural(failed, "request")} failed.` : ""}`;
 }
 
+/** Answers by the batch they came from, in the order of the first answer: [[answer, …], …]. */
+function byBatch(answers) {
+  const found = new Map();
+  for (const one of answers) found.set(batchOf(one), [...(found.get(batchOf(one)) ?? []), one]);
+  return [...found.values()];
+}
+
+function picture(answers, rows) {
+  const batches = byBatch(answers);
+  const colour = new Map(batches.flatMap((batch, i) => batch.map((one) => [one, `var(${COLOURS[i % COLOURS.length]})`])));
+  return [stacks(batches, rows, colour), h("details", {}, h("summary", {}, "When each was answered"), course(answers, colour))];
+}
+
+/** A column for each batch, of the requests that shared it. */
+function stacks(batches, rows, colour) {
+  const most = Math.max(...batches.map((batch) => batch[0].batch_rows));
+  const told = ([{ batch_rows, left_because, pad_ms, compute_ms }]) => `${plural(batch_rows, "row")}, left because ${left_because}; computed in ${milliseconds(pad_ms + compute_ms)}`;
+  return h("figure", { class: "figure" },
+    h("div", { class: "stacks", role: "img", "aria-label": `Batches in the order of their answers, by rows: ${batches.map((batch) => batch[0].batch_rows).join(", ")}` },
+      batches.map((batch) => h("div", { title: told(batch) },
+        batches.length <= 48 ? h("span", {}, String(batch[0].batch_rows)) : null,
+        batch.map((one) => h("i", { style: { height: `${(rows / most) * 100}%`, background: colour.get(one) } }))))),
+    h("figcaption", { class: "note" }, "A column is a batch, a block in it one of the requests that shared it; in the order of their answers."));
+}
+
 /** A line for each request: in the browser or on the way, in the server's queue, computed. One colour is one batch. */
-function picture(answers) {
-  const colours = new Map();
-  for (const one of answers) if (!colours.has(batchOf(one))) colours.set(batchOf(one), COLOURS[colours.size % COLOURS.length]);
+function course(answers, colour) {
   const end = answers.at(-1).at;
-  const height = answers.length * LINE + 22;
+  const height = answers.length * LINE + 4;
   const svg = s("svg", { class: "chart requests", viewBox: `0 0 1000 ${height}`, preserveAspectRatio: "none", height, role: "img", "aria-label": "The requests over time" });
   const at = (time) => (Math.max(0, time) / end) * 1000;
   answers.forEach((one, i) => {
-    const inside = one.queue_ms + one.pad_ms + one.compute_ms;
-    const y = i * LINE;
-    const begins = one.at - inside;
-    const colour = `var(${colours.get(batchOf(one))})`;
-    const bar = (from, to, kind, fill) => s("rect", { class: kind, x: at(from), y: y + 1, width: Math.max(1.5, at(to) - at(from)), height: LINE - 2, style: fill ? { fill } : {} });
-    svg.append(
-      s("g", {}, s("title", {}, `${one.batch_rows} rows in its batch, left because ${one.left_because}; waited ${milliseconds(one.queue_ms)}, computed ${milliseconds(one.compute_ms)}`),
-        bar(0, begins, "away"), bar(begins, begins + one.queue_ms, "waits", colour), bar(one.at - one.pad_ms - one.compute_ms, one.at, "runs", colour)),
-    );
+    const begins = one.at - one.queue_ms - one.pad_ms - one.compute_ms;
+    const bar = (from, to, kind, fill) => s("rect", { class: kind, x: at(from), y: i * LINE + 1, width: Math.max(1.5, at(to) - at(from)), height: LINE - 2, style: fill ? { fill } : {} });
+    svg.append(bar(0, begins, "away"), bar(begins, begins + one.queue_ms, "waits", colour.get(one)), bar(one.at - one.pad_ms - one.compute_ms, one.at, "runs", colour.get(one)));
   });
   return h("div", {},
     svg,
@@ -88,6 +104,6 @@ function picture(answers) {
     h("ul", { class: "legend" },
       h("li", {}, h("i", { class: "swatch away" }), "in the browser or on the way"),
       h("li", {}, h("i", { class: "swatch waits" }), "waiting for its batch"),
-      h("li", {}, h("i", { class: "swatch runs" }), "computing; a colour is a batch")),
+      h("li", {}, h("i", { class: "swatch runs" }), "computing")),
   );
 }

@@ -19,7 +19,8 @@ const TURNS = Array.from({ length: 37 }, (_, i) => i * 5 - 90); // degrees of th
 export function show(container, card, signal) {
   const spec = valueInputs(card)[0];
   const [, height, width] = rowShape(spec);
-  const levels = card.takes === "picture" ? 255 : card.observed[spec.name][1];
+  const seen = card.observed[spec.name][1];
+  const levels = card.takes === "picture" ? 255 : ([1, 16, 255].find((most) => most >= seen) ?? seen); // golden rows may lack the whitest
   const drawing = new Drawing({ height, width, levels, mnist: height >= 20 });
   const pens = { fine: 1, medium: (drawing.rows * 3.6) / 32, broad: (drawing.rows * 5) / 32 };
   let pen = pens.medium;
@@ -59,7 +60,7 @@ export function show(container, card, signal) {
     fail,
   );
   const turning = new Latest(
-    (pictures) => predict(card, pictures.map((pixels) => [pixels]), { signal }),
+    () => predict(card, TURNS.map((turn) => [drawing.pixels({ fit, ...move, turn })]), { signal }),
     ({ predictions }) => {
       const shares = predictions.map((one) => Object.fromEntries(one.probabilities.map((each) => [each.label, each.probability])));
       const most = card.task.labels.map((label) => [label, Math.max(...shares.map((one) => one[label]))]).sort((a, b) => b[1] - a[1]).slice(0, 4);
@@ -98,7 +99,7 @@ export function show(container, card, signal) {
     }
     asked.put(pixels);
     if (!whole) return;
-    turning.put(TURNS.map((turn) => drawing.pixels({ fit, ...move, turn })));
+    turning.put();
     const moved = move.turn || move.right || move.down;
     if (card.internals) looking.put({ pixels, plain: moved ? drawing.pixels({ fit }) : null });
   };
@@ -135,7 +136,7 @@ export function show(container, card, signal) {
 
   const at = (event) => {
     const box = pad.getBoundingClientRect();
-    return [((event.clientX - box.left) / box.width) * drawing.columns, ((event.clientY - box.top) / box.height) * drawing.rows];
+    return [((event.clientX - box.left - pad.clientLeft) / pad.clientWidth) * drawing.columns, ((event.clientY - box.top - pad.clientTop) / pad.clientHeight) * drawing.rows];
   };
   let drawn = null; // the pointer that draws
   pad.addEventListener("pointerdown", (event) => {
