@@ -5,7 +5,7 @@ import { Bars, LineChart, seriesColour } from "./charts.js";
 import { css, onTheme, themed } from "./colours.js";
 import { convolution } from "./convolution.js";
 import { rowShape, valueInputs } from "./describe.js";
-import { button, choice, h, panel, say, slider, tick, trouble } from "./dom.js";
+import { button, choice, h, panel, perFrame, say, slider, tick, trouble } from "./dom.js";
 import { Drawing, resampled } from "./drawing.js";
 import { HeatMap, extent } from "./heatmap.js";
 import { kernels, lookInside, maps, ofKind } from "./internals.js";
@@ -86,8 +86,8 @@ export function show(container, card, signal) {
     fail,
   );
 
-  /** After every change: what is drawn, what the model sees, and what it says. */
-  const changed = (whole = true) => {
+  /** What is drawn, what the model sees, and what it says; after whole strokes also what takes longer. */
+  const update = () => {
     paint();
     const pixels = drawing.pixels({ fit, ...move });
     sees.draw(pixels, [0, levels]);
@@ -99,9 +99,17 @@ export function show(container, card, signal) {
     }
     asked.put(pixels);
     if (!whole) return;
+    whole = false;
     turning.put();
     const moved = move.turn || move.right || move.down;
     if (card.internals) looking.put({ pixels, plain: moved ? drawing.pixels({ fit }) : null });
+  };
+
+  let whole = false;
+  const soon = perFrame(update);
+  const changed = (all = true) => {
+    whole ||= all;
+    soon();
   };
 
   const paint = () => {

@@ -35,8 +35,16 @@ function between(stops, share) {
   return stops[low].map((value, i) => Math.round(value + (stops[low + 1][i] - value) * (at - low)));
 }
 
+const known = new Map(); // of the theme that shows: to ask the style sheet takes a layout of the page
+onTheme(() => known.clear());
+
 /** What a colour of the style sheet is in the theme that shows, as [red, green, blue]. */
 export function themed(name) {
+  if (!known.has(name)) known.set(name, computed(name));
+  return known.get(name);
+}
+
+function computed(name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
   document.body.append(probe);
@@ -49,7 +57,7 @@ export function css([red, green, blue], alpha = 1) {
   return `rgb(${red} ${green} ${blue} / ${alpha})`;
 }
 
-/** Calls `draw` whenever the theme changes, until the signal ends. */
+/** Calls `draw` whenever the theme changes, until the signal ends, if there is one. */
 export function onTheme(draw, signal) {
   window.addEventListener("quartet-theme", draw, { signal });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw, { signal });

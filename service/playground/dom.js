@@ -24,6 +24,19 @@ function filled(element, properties, children) {
   return element;
 }
 
+/** A function that calls `work` before the next picture is drawn: once, however often it was called by then. */
+export function perFrame(work) {
+  let due = false;
+  return () => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      work();
+    });
+  };
+}
+
 /** What assistive technology says next. */
 export function say(text) {
   document.getElementById("said").textContent = text;

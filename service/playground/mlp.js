@@ -5,7 +5,7 @@ import { infer } from "./binary.js";
 import { Bars } from "./charts.js";
 import { classColours, css, onTheme, rgb, themed } from "./colours.js";
 import { step, valueInputs } from "./describe.js";
-import { button, choice, h, panel, say, tick, trouble } from "./dom.js";
+import { button, choice, h, panel, perFrame, say, tick, trouble } from "./dom.js";
 import { Latest } from "./latest.js";
 import { bytes, clamp, milliseconds, percent, random, short, softmax, ticks } from "./numbers.js";
 import { remember } from "./recent.js";
@@ -171,11 +171,11 @@ export function show(container, card, signal) {
     (error) => { if (!signal.aborted) fail(error); },
   );
 
-  const point = () => {
+  const point = perFrame(() => {
     where.textContent = `${columns[0].name} = ${cursor.x.toFixed(3)}, ${columns[1].name} = ${cursor.y.toFixed(3)}`;
     hover.put({ x: cursor.x, y: cursor.y });
     paint();
-  };
+  });
 
   /** Adds points and asks about all of them in one request. */
   const add = async (added) => {

@@ -25,7 +25,7 @@ export function show(container, card) {
   const heads = ["runs on", "size", "off by", "of the limit", "decides alike", card.metric.name, "one row", "rows/s"];
   container.append(
     panel("Ways to serve it", `Every file was compared with the PyTorch original before it was published, and must repeat golden rows on this machine before it serves. In the order tried; measured on ${card.measured_on}. “Off by” is the largest difference of an output on held-out rows, “of the limit” the narrowest of its gate. A dash: it could not be run there.`,
-      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Ways to serve it" },
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of the ways" },
         h("table", { class: "ways" }, h("thead", {}, h("tr", {}, heads.map((head, i) => h("th", { scope: "col", class: [1, 2, 4, 5, 6, 7].includes(i) && "number" }, head)))), h("tbody", {}, rows)),
       ),
       card.report ? report(card) : h("p", { class: "note" }, "This version was published without a report page."),

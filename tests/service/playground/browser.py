@@ -21,20 +21,27 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def visit(browser: Browser, url: str, expected: tuple[str, ...] = (), **options) -> Iterator[Page]:
+def silent(page: Page, expected: tuple[str, ...] = ()) -> Iterator[Page]:
     """A page whose console must stay without errors but the `expected`: a broken policy and a failed load are errors there."""
-    context = browser.new_context(base_url=url, reduced_motion="reduce", **options)
-    page = context.new_page()
     page.set_default_timeout(10_000)
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     yield page
-    context.close()
     assert [text for text in wrong if not any(part in text for part in expected)] == []
 
 
+@contextmanager
+def visit(browser: Browser, url: str, expected: tuple[str, ...] = (), **options) -> Iterator[Page]:
+    """A page of a visitor who was never here."""
+    context = browser.new_context(base_url=url, reduced_motion="reduce", **options)
+    with silent(context.new_page(), expected) as page:
+        yield page
+    context.close()
+
+
 def open_view(page: Page, path: str) -> None:
-    """Show a view, and wait until it does."""
+    """Load the page with a view, and wait until it shows."""
+    page.goto("about:blank")  # a change of the part behind # alone loads nothing
     page.goto(f"/{path}")
     page.locator(".view h1").wait_for()

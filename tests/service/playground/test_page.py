@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -15,18 +14,22 @@ from PIL import Image
 from playwright.sync_api import expect
 from sklearn.datasets import load_digits
 
-from tests import micro
-from tests.server import serving
-from tests.service.playground.browser import open_view, visit
-from tests.service.playground.drawing import draw
+from tests.service.playground.browser import open_view, silent, visit
+from tests.service.playground.drawing import fill, trace
 
 BUDGET = 300_000
 
 
+@pytest.fixture(scope="module")
+def context(browser, server):
+    return browser.new_context(base_url=server.url, reduced_motion="reduce", permissions=["clipboard-write"])
+
+
 @pytest.fixture
-def page(browser, server):
-    with visit(browser, server.url, permissions=["clipboard-write"]) as page:
+def page(context):
+    with silent(context.new_page()) as page:
         yield page
+    page.close()
 
 
 def verdict(page):
@@ -112,15 +115,16 @@ def test_a_real_digit_drawn_with_the_mouse_is_seen_pixel_for_pixel_and_read_righ
     open_view(page, "#/models/digits")
     page.get_by_role("radio", name="fine").check(force=True)
     page.get_by_role("checkbox", name="Fit and centre").uncheck()
-    with page.expect_request(lambda request: request.post_data_json == {"instances": [[pictures[13].astype(int).tolist()]]}):
-        draw(page, pictures[13])
-    expect(verdict(page)).to_have_text(str(digits[13]))
+    with page.expect_request(lambda request: request.post_data_json == {"instances": [[pictures[811].astype(int).tolist()]]}):
+        fill(page, pictures[811])
+    expect(verdict(page)).to_have_text(str(digits[811]))
 
 
+@pytest.mark.slow
 def test_a_small_digit_in_the_corner_is_fitted_into_the_frame_before_it_is_read(page):
     pictures, digits = load_digits().images, load_digits().target
     open_view(page, "#/models/digits")
-    draw(page, pictures[0] * (pictures[0] > 7), size=0.5)
+    trace(page, pictures[0], width=0.5)
     expect(verdict(page)).to_have_text(str(digits[0]))
     sees = [int(text) for text in page.locator(".pixels span").evaluate_all("all => all.map(one => Number(one.textContent))")]
     lines = np.array(sees).reshape(8, 8)
@@ -130,6 +134,7 @@ def test_a_small_digit_in_the_corner_is_fitted_into_the_frame_before_it_is_read(
     expect(page.locator(".chart .mark-label")).to_have_text("90°")
 
 
+@pytest.mark.slow
 def test_the_pad_is_drawn_on_with_keys(page):
     open_view(page, "#/models/digits")
     page.get_by_role("button", name="Clear").click()
@@ -254,6 +259,7 @@ def test_functions_show_gradients_and_softmax_on_the_logits_of_what_was_tried_la
     expect(page.locator(".bars .best .number")).to_have_text("8.4 %")  # exp(10 / 31.6) beside 15 times exp(0)
 
 
+@pytest.mark.slow
 def test_the_key_goes_with_every_call_and_stays_in_this_tab(browser, server):
     with visit(browser, server.url) as page:
         open_view(page, "")
@@ -272,6 +278,7 @@ def test_the_key_goes_with_every_call_and_stays_in_this_tab(browser, server):
         expect(page.get_by_role("button", name="API key", exact=True)).to_be_visible()
 
 
+@pytest.mark.slow
 def test_the_theme_is_the_systems_until_another_is_chosen_and_then_stays(browser, server):
     def background(page):
         return page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
@@ -286,9 +293,9 @@ def test_the_theme_is_the_systems_until_another_is_chosen_and_then_stays(browser
         assert background(page) == light
 
 
-def test_it_works_below_a_path_and_says_when_the_server_is_gone(browser, tmp_path):
-    micro.publish_double(tmp_path, "plane")
-    with serving(tmp_path) as server, visit(browser, server.url, expected=("Failed to load resource",)) as page:
+@pytest.mark.slow
+def test_it_works_below_a_path_and_says_when_the_server_is_gone(browser, server):
+    with visit(browser, server.url, expected=("Failed to load resource",)) as page:
 
         def proxied(route):
             route.fulfill(response=route.fetch(url=route.request.url.replace("/below/", "/")))
@@ -298,11 +305,12 @@ def test_it_works_below_a_path_and_says_when_the_server_is_gone(browser, tmp_pat
         expect(page.get_by_text("3,600 points in one request")).to_be_visible()
         page.unroute("**/below/**", proxied)
         open_view(page, "#/models/plane/form")
-        server.stop(signal.SIGKILL)
+        page.route("**/predict*", lambda route: route.abort())
         page.get_by_role("button", name="Ask", exact=True).click()
         expect(page.get_by_role("alert")).to_contain_text("is the server running?")
 
 
+@pytest.mark.slow
 def test_the_first_tab_leads_to_the_content_and_a_view_takes_the_focus(page):
     open_view(page, "")
     page.keyboard.press("Tab")
