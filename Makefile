@@ -34,7 +34,7 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCKED := deploy/docker/requirements
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
-	test-deploy image smoke lock release version
+	screenshots test-deploy image smoke lock release version
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports an
 	&& $(PY) -m export $(RUNS) --repository models --reuse \
 	&& $(PY) -m export.benchmark --repository models --model $(notdir $(RUNS)); echo "exit status $$?"; } 2>&1 | tee gpu-check.txt
 	@tail -n 1 gpu-check.txt | grep -q ' 0$$'
+
+screenshots: models .venv/.test  ## pictures of every view of the page at /, wide and narrow, light and dark, in build/screenshots/
+	@$(PY) -m tests.service.playground.screenshots --repository models
 
 test-deploy: .venv/.test  ## the tests of deploy/ alone, the slow ones too
 	@$(PY) -m pytest -n auto -m "slow or not slow" tests/deploy

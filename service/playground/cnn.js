@@ -72,16 +72,27 @@ export function show(container, card, signal) {
     },
     fail,
   );
+  let shown = null; // the internals of the last picture
+  let layer = 0;
+  const inLayer = h("div", { class: "body" });
+  /** The maps of the chosen convolution, and its kernels. */
+  const showLayer = () => {
+    const layers = mapsOf(shown);
+    if (!inside.hasChildNodes()) {
+      const names = Object.fromEntries(layers.map((each, i) => [String(each.layer + 1), i]));
+      inside.append(panel("Feature maps and kernels", "What every filter of a convolution answers: bright is much. Draw on, and they follow. Kernels are the weights that slide: orange adds, blue subtracts.", choice("Convolution", names, layer, (chosen) => { layer = chosen; showLayer(); }), inLayer));
+    }
+    const own = ofKind(shown, "kernels").filter((each) => each.layer === layers[layer].layer);
+    inLayer.replaceChildren(maps(layers[layer]), ...own.map(kernels));
+  };
   const looking = new Latest(
     async ({ pixels, plain }) => [await lookInside(card, [pixels], noInside, signal), plain && (await lookInside(card, [plain], noInside, signal))],
     ([now, before]) => {
       if (!now) return;
-      const layers = ofKind(now, "feature_maps").filter((each) => each.axes.length === 3);
-      inside.replaceChildren(
-        panel("Feature maps", "What every filter answers, layer by layer: bright is much. Draw on, and they follow.", layers.map(maps)),
-        panel("Kernels", "The weights that slide over the picture: orange adds, blue subtracts.", ofKind(now, "kernels").map(kernels)),
-      );
-      equivariance.replaceChildren(...(before ? compare(layers, ofKind(before, "feature_maps").filter((each) => each.axes.length === 3), move, width) : [h("p", { class: "note" }, "Shift or turn the drawing to compare the maps of the moved picture with the moved maps of the picture.")]));
+      shown = now;
+      showLayer();
+      const layers = mapsOf(now);
+      equivariance.replaceChildren(...(before ? compare(layers, mapsOf(before), move, width) : [h("p", { class: "note" }, "Shift or turn the drawing to compare the maps of the moved picture with the moved maps of the picture.")]));
     },
     fail,
   );
@@ -185,9 +196,8 @@ export function show(container, card, signal) {
   });
   onTheme(() => changed(false), signal);
 
-  const example = () => {
-    const pixels = numbersOf(card);
-    if (pixels) drawing.show(pixels);
+  const example = async () => {
+    drawing.show(await examplePixels(card));
     changed();
   };
   const fitting = tick("Fit and centre, as the data was", fit, (on) => { fit = on; changed(); });
@@ -220,13 +230,26 @@ export function show(container, card, signal) {
     noInside, inside, convolution(),
   );
   if (!card.internals) lookInside(card, null, noInside, signal);
-  example();
+  return example();
 }
 
-/** The pixels of the card's example, where it is numbers. */
-function numbersOf(card) {
+/** The pictures that convolutions answer. */
+function mapsOf(internals) {
+  return ofKind(internals, "feature_maps").filter((each) => each.axes.length === 3);
+}
+
+/** The pixels [height][width] of the card's example: numbers, or a grey picture in base64. */
+async function examplePixels(card) {
   const example = card.example.instances[0];
-  return Array.isArray(example) ? example[0] : null;
+  if (Array.isArray(example)) return example[0];
+  const image = new Image();
+  image.src = `data:image/png;base64,${example.b64}`;
+  await image.decode();
+  const canvas = h("canvas", { width: image.width, height: image.height });
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  const { data } = context.getImageData(0, 0, image.width, image.height);
+  return Array.from({ length: image.height }, (_, r) => Array.from({ length: image.width }, (_, c) => data[(r * image.width + c) * 4]));
 }
 
 /** For each layer, the maps of the moved picture beside the moved maps of the picture, and how far apart they are. */

@@ -71,7 +71,7 @@ export function maps({ name, data }) {
   const shown = data.slice(0, MOST_MAPS);
   return h("div", { class: "layer" },
     h("div", { class: "row between" }, h("h3", {}, `${name}: ${flat ? data.length : `${data.length} maps of ${data[0].length}×${data[0][0].length}`}`), legend(range)),
-    h("div", { class: "maps" }, shown.map((map, i) => {
+    h("div", { class: "maps large" }, shown.map((map, i) => {
       const one = new HeatMap(`${name}, map ${i + 1}`);
       one.draw(flat ? [map] : map, range);
       return one.element;
