@@ -77,6 +77,8 @@ class Settings(BaseSettings):
         default=None, validate_default=True, description="folder in which rollouts and their audit log outlive the process"
     )
 
+    playground: bool = Field(default=True, description="the page at / that shows what the models do")
+
     # What is told of it.
     triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
     log_format: Literal["text", "json"] = Field(default="text", description="json: an object a line, for collectors of logs")
