@@ -33,7 +33,7 @@ CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKED := deploy/docker/requirements
 # What all images that serve hold; the one for CPUs is to stay small, and leaves out `capture`.
-SERVED := --extra serve --extra grpc --extra otel --extra remote --extra sign
+SERVED := --extra serve --extra otel --extra remote --extra sign
 AUDITED := cpu gpu gpu-tensorrt
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
