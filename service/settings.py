@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     drain_delay: float = Field(default=2, ge=0, description="seconds that it still answers, not ready, after SIGTERM")
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
+    playground: bool = Field(default=True, description="the page at / that shows what the models do")
+
+    # Rollouts
     rollout: str = Field(
         default="",
         description="how newer versions begin: shadow:20,canary:10 (percent); for one model 'NAME=canary:10'; else at once",
@@ -77,9 +80,7 @@ class Settings(BaseSettings):
         default=None, validate_default=True, description="folder in which rollouts and their audit log outlive the process"
     )
 
-    playground: bool = Field(default=True, description="the page at / that shows what the models do")
-
-    # What is told of it.
+    # What is told of it
     triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
     log_format: Literal["text", "json"] = Field(default="text", description="json: an object a line, for collectors of logs")
     access_log: bool = Field(default=False, description="a line for each request, without its payload")
@@ -96,6 +97,27 @@ class Settings(BaseSettings):
     capture_share: float = Field(default=0.01, gt=0, le=1, description="share of the requests that is kept there")
     capture_bytes: int = Field(default=2**30, ge=2**20, description="most that the folder may hold; the oldest files go first")
     capture_seconds: float = Field(default=300, gt=0, description="after which a file is finished, however short")
+
+    # Who may ask, and how
+    keys: Path | None = Field(
+        default=None, description="file of API keys, made by `python -m service.keys`; none: everybody may ask"
+    )
+    cors_origins: str = Field(default="", description="sites whose pages may ask: 'https://a.example https://b.example', or *")
+    tls_certificate: Path | None = Field(default=None, description="PEM with the certificate and its chain: HTTPS instead of HTTP")
+    tls_key: Path | None = Field(default=None, description="PEM with its private key, where that is not in the same file")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM of who signs clients' certificates, without which none gets in"
+    )
+    health_port: int = Field(
+        default=0, ge=0, le=65535, description="port where probes are answered in plain HTTP, and nothing else is; 0: none"
+    )
+
+    # Remote stores and signatures
+    cache: str = Field(default="", validate_default=True, description="folder for copies, where --repository is a URL")
+    cache_bytes: int = Field(default=8 * 1024**3, ge=1, description="most that those copies may take; those that serve never go")
+    trusted_keys: str = Field(
+        default="", description="public key, or folder of them (*.pem, *.pub): only versions that one of them signed serve"
+    )
 
     @field_validator("rollout")
     @classmethod
@@ -123,45 +145,17 @@ class Settings(BaseSettings):
                 )
         return folder
 
-    def memory(self, meanwhile: Path | None = None) -> Memory:
-        """Where rollouts are remembered; `meanwhile` is for workers of one service that has no folder. Raises MemoryFault."""
-        lasting = self.rollout_state is not None
-        folder = self.rollout_state or meanwhile
-        copies = Path(self.cache if is_url(self.repository) else self.repository)
-        return Memory(copies, VersionPolicy.parse(self.versions), Rules.parse(self.rollout), folder, lasting)
-
     @field_validator("response_cache_bytes")
     @classmethod
     def _is_a_budget(cls, text: str) -> str:
         Budget.parse(text)
         return text
 
-    # Who may ask, and how
-    keys: Path | None = Field(
-        default=None, description="file of API keys, made by `python -m service.keys`; none: everybody may ask"
-    )
-    cors_origins: str = Field(default="", description="sites whose pages may ask: 'https://a.example https://b.example', or *")
-    tls_certificate: Path | None = Field(default=None, description="PEM with the certificate and its chain: HTTPS instead of HTTP")
-    tls_key: Path | None = Field(default=None, description="PEM with its private key, where that is not in the same file")
-    tls_client_ca: Path | None = Field(
-        default=None, description="PEM of who signs clients' certificates, without which none gets in"
-    )
-    health_port: int = Field(
-        default=0, ge=0, le=65535, description="port where probes are answered in plain HTTP, and nothing else is; 0: none"
-    )
-
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, text: str) -> str:
         origins.parse(text)
         return text
-
-    # Remote stores and signatures
-    cache: str = Field(default="", validate_default=True, description="folder for copies, where --repository is a URL")
-    cache_bytes: int = Field(default=8 * 1024**3, ge=1, description="most that those copies may take; those that serve never go")
-    trusted_keys: str = Field(
-        default="", description="public key, or folder of them (*.pem, *.pub): only versions that one of them signed serve"
-    )
 
     @field_validator("repository", "cache", "trusted_keys", mode="before")
     @classmethod
@@ -191,6 +185,13 @@ class Settings(BaseSettings):
     def _is_a_policy(cls, text: str) -> str:
         VersionPolicy.parse(text)
         return text
+
+    def memory(self, meanwhile: Path | None = None) -> Memory:
+        """Where rollouts are remembered; `meanwhile` is for workers of one service that has no folder. Raises MemoryFault."""
+        lasting = self.rollout_state is not None
+        folder = self.rollout_state or meanwhile
+        copies = Path(self.cache if is_url(self.repository) else self.repository)
+        return Memory(copies, VersionPolicy.parse(self.versions), Rules.parse(self.rollout), folder, lasting)
 
 
 def read(arguments: list[str]) -> Settings:

@@ -80,7 +80,6 @@ class InferenceFirst:
         self.guard = guard
         self._origins = origins
         self._dispatch = sharing(self._watched, origins) if origins else self._watched
-        self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self.rest = rest
         self._interfaces: dict[str, Interface] = {"infer": infer, "predict": predict_instances}
@@ -105,7 +104,7 @@ class InferenceFirst:
             send = self.telemetry.access.noting(scope, send)
         found = target(scope["path"])
         if found is None:
-            await self._let_in(scope, receive, send)
+            await self._let_in(scope, headers, receive, send)
             return
         if self.telemetry.tracing is not None:
             traced = _begun(scope, self.telemetry.tracing, route(*found[1:]), propagated(headers))
@@ -146,7 +145,7 @@ class InferenceFirst:
             with model.called(), _unless_gone(scope, receive):
                 content, answer_headers = await self._interfaces[interface](model, body, headers, query)
         except ClientGone:
-            self._metrics.cancelled.labels(*labels).inc()
+            self.metrics.cancelled.labels(*labels).inc()
             if self.telemetry.access is not None:
                 self.telemetry.access.left(scope, time.perf_counter() - started)
             return GONE
@@ -165,7 +164,7 @@ class InferenceFirst:
         status = 200
         if failure is not None:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
-        answers = self._metrics.answers(interface) if model is None else model.answers(interface)
+        answers = self.metrics.answers(interface) if model is None else model.answers(interface)
         answers.add(status, time.perf_counter() - started)
         if self.registry.stopping:
             answer_headers = {**answer_headers, "connection": "close"}  # so that the caller turns to another instance
@@ -178,12 +177,12 @@ class InferenceFirst:
         await _respond(scope, send, status, content, answer_headers)
         return status
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         """Hand on what may come in: with a key where there are keys, and otherwise no order from another site's page."""
-        if scope["type"] != "http" or TRUSTED in scope.get("extensions", {}):
+        if TRUSTED in scope.get("extensions", {}):
             await self._hand_on(scope, receive, send)
             return
-        method, path, headers = scope["method"], scope["path"], _headers(scope)
+        method, path = scope["method"], scope["path"]
         reads = method in ("GET", "HEAD")
         demanded = demand(method, path)
         principal: Principal | None = None
