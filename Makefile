@@ -34,7 +34,7 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCKED := deploy/docker/requirements
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
-	test-deploy image smoke lock release version
+	test-deploy image smoke lock proto release version
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ test-slow: .venv/.test  ## run the tests that take minutes: presets to their flo
 	@$(PY) -m pytest -m slow -n auto
 
 fuzz: .venv/.fuzz  ## send 100,000 bad requests to a real server, and what schemathesis makes of its OpenAPI document
-	@QUARTET_FUZZ_REQUESTS=$(FUZZ) $(PY) -m pytest -s -m "slow or not slow" tests/service/test_fuzz.py
+	@QUARTET_FUZZ_REQUESTS=$(FUZZ) $(PY) -m pytest -s -m "slow or not slow" tests/service/test_fuzz.py tests/service/rpc/test_fuzz.py
 
 drills: models .venv/.test  ## fault drills on real servers under load, some 10 minutes; HAProxy is to be installed
 	@$(PY) -m loadtests.drills all --repository models
@@ -99,12 +99,16 @@ smoke: models .venv/.test  ## build the cpu image and try it in real containers;
 	@DOCKER='$(DOCKER)' BUILD_OPTIONS='$(BUILD_OPTIONS)' PYTHON=$(PY) deploy/smoke.sh models
 
 lock: .venv/.release  ## write what the images install, by hash, to deploy/docker/requirements/; LOCK_OPTIONS=--upgrade for newer ones
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra cpu -o $(LOCKED)/cpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu -o $(LOCKED)/gpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra grpc --extra cpu -o $(LOCKED)/cpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra grpc --extra gpu -o $(LOCKED)/gpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra grpc --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
 	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu -o $(LOCKED)/trainer.txt
 	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra load -o $(LOCKED)/loadtest.txt
 	@$(LOCK) $(LOCK_OPTIONS) $(LOCKED)/build.in -o $(LOCKED)/build.txt
+
+proto: .venv/.test  ## write what service/rpc/messages.py reads, from service/rpc/inference.proto
+	@$(PY) -m grpc_tools.protoc -I service/rpc --descriptor_set_out=service/rpc/inference.binpb --pyi_out=service/rpc inference.proto
+	@mv service/rpc/inference_pb2.pyi service/rpc/messages.pyi
 
 release: .venv/.release  ## VERSION=x.y.z: write it into code, chart and compose file, commit and tag; pushing the tag publishes
 	@test -n '$(VERSION)' || { echo 'say which: make release VERSION=x.y.z' >&2; exit 2; }

@@ -55,7 +55,8 @@ class ServedModel:
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
         self._metrics = metrics
-        self._answers = {each: metrics.answers(each, self.name, self.version, self.statistics) for each in ("infer", "predict")}
+        interfaces = ("infer", "predict") if settings.grpc_port is None else ("infer", "predict", "grpc")
+        self._answers = {each: metrics.answers(each, self.name, self.version, self.statistics) for each in interfaces}
         self._replacements: set[asyncio.Task[None]] = set()
         self._callers = 0
         self._closing = False
@@ -77,7 +78,7 @@ class ServedModel:
             self._add(session)
 
     def answers(self, interface: str) -> Answers:
-        """What counts the answers given over `infer` or `predict`."""
+        """What counts the answers given over `infer`, `predict` or, where it is on, `grpc`."""
         return self._answers[interface]
 
     @property

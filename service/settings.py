@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from modelrepo.errors import QuartetError
@@ -62,11 +62,22 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(default=25, ge=0, description="seconds that requests in flight then get to finish")
     show_calls: bool = Field(default=False, description="print example calls once ready")
 
+    grpc_port: int | None = Field(
+        default=None, ge=0, le=65535, description="TCP port of gRPC; 0 takes a free one; left out: no gRPC"
+    )
+
     @field_validator("versions")
     @classmethod
     def _is_a_policy(cls, text: str) -> str:
         VersionPolicy.parse(text)
         return text
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _is_another(cls, port: int | None, others: ValidationInfo) -> int | None:
+        if port and port == others.data.get("port"):
+            raise ValueError("gRPC needs a port of its own, other than --port")
+        return port
 
 
 def read(arguments: list[str]) -> Settings:

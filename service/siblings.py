@@ -51,9 +51,14 @@ class Siblings:
         """
         if not self._others or ASKED_BY_SIBLING in request.headers:
             return []
-        body = await request.body()
-        asked = (_ask(other, request.method, request.url.path, body, timeout) for other in self._others)
-        replies = await asyncio.gather(*asked)
+        return await self.ask(request.method, request.url.path, await request.body(), timeout)
+
+    async def ask(self, method: str, path: str, body: bytes = b"", timeout: float | None = SECONDS) -> list[Reply]:
+        """The answers of all that can be reached to one request.
+
+        Raises SiblingFailed where one breaks off, or does not answer in `timeout` seconds.
+        """
+        replies = await asyncio.gather(*(_ask(other, method, path, body, timeout) for other in self._others))
         return [reply for reply in replies if reply is not None]
 
 

@@ -36,8 +36,13 @@ THIRD_PARTY = {
         "python_multipart",
         "PIL",
         "tokenizers",
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "google",
     },
 }
+UNWANTED = {"torch", "onnx", "sklearn", "training", "export", "grpc"}
 
 
 def imports(package: str) -> Iterator[tuple[str, str]]:
@@ -97,9 +102,7 @@ def test_the_batcher_knows_no_http_and_no_onnx():
 
 
 @pytest.mark.parametrize("module", ["service.server", "runtime.open", "runtime.goldens", "modelrepo.repository"])
-def test_serving_never_loads_torch(module):
-    code = (
-        f"import sys, {module}; sys.exit(', '.join({{'torch', 'onnx', 'sklearn', 'training', 'export'}} & set(sys.modules)) or 0)"
-    )
+def test_serving_never_loads_torch_nor_grpc_unasked(module):
+    code = f"import sys, {module}; sys.exit(', '.join({UNWANTED} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{module} loads {done.stderr}"

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
@@ -28,6 +28,9 @@ from service.metrics import Metrics
 from service.model import ServedModel
 from service.protocol import GONE
 from service.registry import Registry
+
+if TYPE_CHECKING:
+    from service.rpc.server import RpcServer
 
 log = logging.getLogger("quartet.api")
 
@@ -50,6 +53,8 @@ class InferenceFirst:
     def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, rest: FastAPI) -> None:
         self.registry = registry
         self.quick = Quick(registry, metrics, max_body_bytes)
+        self.rpc: RpcServer | None = None
+        """Answers beside it over gRPC, if that is wanted; whoever runs the application opens and closes it."""
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self.rest = rest
