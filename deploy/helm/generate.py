@@ -19,8 +19,8 @@ from service.settings import Settings
 CHART = Path(__file__).parent / "quartet"
 BEGIN, END = "<!-- values: written by deploy/helm/generate.py -->\n", "<!-- end of values -->\n"
 KEY = re.compile(r"^( *)([A-Za-z]\w*):")
-# What the chart sets by itself, from `models` and `port`.
-OWN = {"repository", "port", "pull"}
+# What the chart sets by itself, from `models`, `port` and `grpc`.
+OWN = {"repository", "port", "pull", "grpc_port"}
 CONSTRAINTS = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")
 
 

@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = {
-    "cpu": ["serve", "cpu"],
-    "gpu": ["serve", "gpu"],
-    "gpu-tensorrt": ["serve", "gpu", "tensorrt"],
+    "cpu": ["serve", "grpc", "cpu"],
+    "gpu": ["serve", "grpc", "gpu"],
+    "gpu-tensorrt": ["serve", "grpc", "gpu", "tensorrt"],
     "trainer": ["export", "gpu"],
     "loadtest": ["load"],
 }

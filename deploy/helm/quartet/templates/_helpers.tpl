@@ -48,6 +48,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "quartet.environment" -}}
 {{- $settings := dict "repository" .Values.models.path "port" .Values.port -}}
 {{- if .Values.gpu.enabled }}{{ $_ := set $settings "device" "cuda" }}{{ end -}}
+{{- if .Values.grpc.enabled }}{{ $_ := set $settings "grpc_port" .Values.grpc.port }}{{ end -}}
 {{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
 QUARTET_SERVE_{{ upper $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
 {{- end }}

@@ -149,6 +149,9 @@ spec:
         {{- with $values.env }}{{ toYaml . | nindent 8 }}{{ end }}
       ports:
         - { name: http, containerPort: {{ $values.port }}, protocol: TCP }
+        {{- if $values.grpc.enabled }}
+        - { name: grpc, containerPort: {{ $values.grpc.port }}, protocol: TCP }
+        {{- end }}
       # Ready for the first time within startSeconds; only then the others begin.
       startupProbe:
         httpGet: { path: /v2/health/ready, port: http }
