@@ -55,6 +55,11 @@ def address(listener: socket.socket | None) -> Address | None:
     return host, port
 
 
+def authority(host: str, port: int) -> str:
+    """Both as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def cannot_listen(host: str, port: int, error: Exception, option: str = "--port") -> SettingsError:
     """The address is taken, or not ours."""
     reason = error.strerror if isinstance(error, OSError) else error

@@ -25,7 +25,7 @@ from service import logs
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
 from service.app import create_app
-from service.port import Address, cannot_listen
+from service.port import Address, authority, cannot_listen
 from service.protocol import Protocol, Shared
 from service.settings import Settings
 from service.siblings import Siblings, socket_of
@@ -174,9 +174,9 @@ class Server(uvicorn.Server):
         gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         models = self._registry.models()
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"http://{authority(host, port)}"
         if self._rpc_address is not None:
-            log.info("gRPC on %s:%d", *self._rpc_address)
+            log.info("gRPC on %s", authority(*self._rpc_address))
         log.info("serving %d models on %s", len(models), url)
         if self._worker is not None:
             self._worker.ready.set()

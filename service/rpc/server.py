@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.metrics import Metrics
-from service.port import cannot_listen
+from service.port import authority, cannot_listen
 from service.registry import Registry
 from service.rpc import health, messages
 from service.rpc.inference import Inference
@@ -44,7 +44,7 @@ class RpcServer:
         pool.AddSerializedFile(health_pb2.DESCRIPTOR.serialized_pb)
         reflection.enable_server_reflection((SERVICE, health.NAME, reflection.SERVICE_NAME), server, pool)
         try:
-            bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            bound = server.add_insecure_port(authority(host, port))
         except RuntimeError as error:
             raise cannot_listen(host, port, error, "--grpc-port") from None
         await server.start()
