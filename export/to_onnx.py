@@ -6,6 +6,7 @@ import logging
 import re
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,9 @@ def _name_axes(proto: onnx.ModelProto, signature: Signature) -> None:
                 given.dim_param = dim.axis
 
 
-def _dims(found: dict[str, list[onnx.TensorShapeProto.Dimension]], spec: TensorSpec) -> list[onnx.TensorShapeProto.Dimension]:
+def _dims(
+    found: Mapping[str, Sequence[onnx.TensorShapeProto.Dimension]], spec: TensorSpec
+) -> Sequence[onnx.TensorShapeProto.Dimension]:
     if spec.name not in found or len(found[spec.name]) != len(spec.shape):
         raise ConversionError(
             f"the exported graph has tensors {sorted(found)}, the signature needs {spec.name!r}: {spec.describe()}"

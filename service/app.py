@@ -94,7 +94,14 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
         app.add_exception_handler(kind, answer)
 
-    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins))
+    application = InferenceFirst(
+        registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins)
+    )
+    if settings.grpc_port is not None:
+        from service.rpc.server import RpcServer  # an extra, and 40 MB of memory
+
+        application.rpc = RpcServer(registry, rollouts, metrics, settings, siblings, _controlled(settings), guard)
+    return application
 
 
 def _controlled(settings: Settings) -> bool:

@@ -70,8 +70,9 @@ class ServedModel:
         self._way = way
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
+        interfaces = ("infer", "predict") if settings.grpc_port is None else ("infer", "predict", "grpc")
         self._answers = {
-            each: metrics.answers(each, self.name, self.version, self.statistics, self.provider) for each in ("infer", "predict")
+            each: metrics.answers(each, self.name, self.version, self.statistics, self.provider) for each in interfaces
         }
         self._replacements: set[asyncio.Task[None]] = set()
         self._callers = 0
@@ -95,7 +96,7 @@ class ServedModel:
             self._add(session)
 
     def answers(self, interface: str) -> Answers:
-        """What counts the answers given over `infer` or `predict`."""
+        """What counts the answers given over `infer`, `predict` or, where it is on, `grpc`."""
         return self._answers[interface]
 
     def latencies(self) -> tuple[int, ...]:

@@ -186,11 +186,22 @@ class Settings(BaseSettings):
         """An empty variable is no folder, least of all this one."""
         return given or None
 
+    grpc_port: int | None = Field(
+        default=None, ge=0, le=65535, description="TCP port of gRPC; 0 takes a free one; left out: no gRPC"
+    )
+
     @field_validator("versions")
     @classmethod
     def _is_a_policy(cls, text: str) -> str:
         VersionPolicy.parse(text)
         return text
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _is_another(cls, port: int | None, others: ValidationInfo) -> int | None:
+        if port and port == others.data.get("port"):
+            raise ValueError("gRPC needs a port of its own, other than --port")
+        return port
 
 
 def read(arguments: list[str]) -> Settings:

@@ -43,6 +43,9 @@ from service.tracing import TRACED
 if TYPE_CHECKING:
     from service.otel import Traced, Tracing
 
+if TYPE_CHECKING:
+    from service.rpc.server import RpcServer
+
 log = logging.getLogger("quartet.api")
 
 ASKS_A_PERSON = {"WWW-Authenticate": 'Basic realm="quartet", Bearer realm="quartet"'}  # a browser shows a form for the first
@@ -78,6 +81,8 @@ class InferenceFirst:
         self.quick = Quick(registry, metrics, max_body_bytes, telemetry, guard, shares=bool(origins))
         self.metrics = metrics
         self.guard = guard
+        self.rpc: RpcServer | None = None
+        """Answers beside it over gRPC, if that is wanted; whoever runs the application opens and closes it."""
         self._origins = origins
         self._dispatch = sharing(self._watched, origins) if origins else self._watched
         self._metrics = metrics
