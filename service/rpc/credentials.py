@@ -29,4 +29,5 @@ def credentials(settings: Settings) -> grpc.ServerCredentials | None:
         except OSError:
             return None
 
-    return grpc.dynamic_ssl_server_credentials(read(), renewed, require_client_authentication=authority is not None)
+    # The stubs do not know that None is an answer.
+    return grpc.dynamic_ssl_server_credentials(read(), renewed, authority is not None)  # type: ignore[arg-type]
