@@ -145,7 +145,7 @@ class InferenceFirst:
             elif demanded is not None:
                 principal = self.guard.admit(presented(headers, basic=reads), *demanded)
                 if demanded[0] == "admin":
-                    log.info("%s %s by key %r", method, path, principal.name)
+                    log.info("%s %r by key %r", method, path, principal.name)
         except ServiceError as error:
             told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if reads and isinstance(error, Unauthorized) else {})}
             await _respond(scope, send, error.status, errors.body(error), told)
