@@ -199,7 +199,7 @@ class InferenceFirst:
             elif demanded is not None:
                 principal = self.guard.admit(presented(headers, basic=reads), *demanded)
                 if demanded[0] == "admin":
-                    log.info("%s %s by key %r", method, path, principal.name)
+                    log.info("%s %r by key %r", method, path, principal.name)
         except ServiceError as error:
             visits = reads and "text/html" in headers.get("accept", "")  # not a page's script, whose caller no form is to surprise
             told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if visits and isinstance(error, Unauthorized) else {})}
