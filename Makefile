@@ -32,9 +32,12 @@ IMAGE ?= quartet
 CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKED := deploy/docker/requirements
+# What all images that serve hold; the one for CPUs is to stay small, and leaves out `capture`.
+SERVED := --extra serve --extra otel --extra remote --extra sign
+AUDITED := cpu gpu gpu-tensorrt
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
-	screenshots test-deploy image smoke lock release version
+	screenshots test-deploy image smoke lock audit release version
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,12 +105,24 @@ smoke: models .venv/.test  ## build the cpu image and try it in real containers;
 	@DOCKER='$(DOCKER)' BUILD_OPTIONS='$(BUILD_OPTIONS)' PYTHON=$(PY) deploy/smoke.sh models
 
 lock: .venv/.release  ## write what the images install, by hash, to deploy/docker/requirements/; LOCK_OPTIONS=--upgrade for newer ones
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra cpu -o $(LOCKED)/cpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu -o $(LOCKED)/gpu.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra serve --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
-	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu -o $(LOCKED)/trainer.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml $(SERVED) --extra cpu -o $(LOCKED)/cpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml $(SERVED) --extra capture --extra gpu -o $(LOCKED)/gpu.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml $(SERVED) --extra capture --extra gpu --extra tensorrt -o $(LOCKED)/gpu-tensorrt.txt
+	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra export --extra gpu --extra remote --extra sign -o $(LOCKED)/trainer.txt
 	@$(LOCK) $(LOCK_OPTIONS) pyproject.toml --extra load -o $(LOCKED)/loadtest.txt
 	@$(LOCK) $(LOCK_OPTIONS) $(LOCKED)/build.in -o $(LOCKED)/build.txt
+
+audit: .venv/.audit  ## SBOMs (CycloneDX) of what the serving images install, in build/sbom/, and what OSV knows against it; asks api.osv.dev
+	@mkdir -p build/sbom
+	@for image in $(AUDITED); do \
+		.venv/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+			-o build/sbom/$$image.cdx.json $(LOCKED)/$$image.txt 2>build/sbom/log || { cat build/sbom/log >&2; exit 1; }; \
+		echo "build/sbom/$$image.cdx.json: what is in the image"; \
+	done
+	@.venv/bin/pip-audit --vulnerability-service osv --disable-pip --no-deps --progress-spinner off \
+		$(foreach image,$(AUDITED),-r $(LOCKED)/$(image).txt) 2>build/sbom/log \
+		|| { tail -n 1 build/sbom/log; echo 'audit: not passed: see above, and build/sbom/log' >&2; exit 1; }
+	@tail -n 1 build/sbom/log
 
 release: .venv/.release  ## VERSION=x.y.z: write it into code, chart and compose file, commit and tag; pushing the tag publishes
 	@test -n '$(VERSION)' || { echo 'say which: make release VERSION=x.y.z' >&2; exit 2; }
@@ -155,6 +170,11 @@ endif
 .venv/.release: pyproject.toml
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@$(PIP) -e '.[release]'
+	@touch $@
+
+.venv/.audit: pyproject.toml
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(PIP) -e '.[audit]'
 	@touch $@
 
 .venv/.lint: .venv/.run

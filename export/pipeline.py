@@ -223,6 +223,7 @@ def _manifest(original: Original, tried: list[Tried], recorded: dict[str, JsonVa
             versions={**facts.versions, **{library: installed(library) for library in LIBRARIES}},
             checkpoint_sha256=saved.sha256,
         ),
+        reference=facts.reference,
         export=recorded,
         reports=tuple(digest(folder / name) for name in (report.REPORT, page.PAGE, page.SCRIPT)),
     )

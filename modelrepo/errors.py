@@ -5,7 +5,10 @@
     │   ├── ModelNotFound
     │   ├── VersionNotFound
     │   ├── ManifestError          manifest.json does not say what it must
-    │   └── CorruptVersion         a file is missing, torn or altered
+    │   ├── CorruptVersion         a file is missing, torn or altered
+    │   ├── UntrustedVersion       no valid signature of a trusted key
+    │   └── StoreError             a remote store cannot be read or written now
+    │       └── CacheFull          its copies here have no room for another
     └── SignatureError             tensors that do not fit a model's signature
         ├── WrongTensor            another name, dtype, rank or fixed size: not this model's kind of input
         └── OutOfRange             the right kind, with a value or size beyond what the model takes
@@ -36,6 +39,18 @@ class ManifestError(RepositoryError):
 
 class CorruptVersion(RepositoryError):
     """A published file is missing or differs from its recorded sha256 or size."""
+
+
+class UntrustedVersion(RepositoryError):
+    """A version without a valid signature of a trusted key."""
+
+
+class StoreError(RepositoryError):
+    """A remote store that cannot be reached, read or written at this moment: another try may succeed."""
+
+
+class CacheFull(StoreError):
+    """The copies of a store have no room for another version, as those there are in use."""
 
 
 class SignatureError(QuartetError, ValueError):

@@ -16,6 +16,7 @@ from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, Positiv
 from modelrepo.errors import ManifestError
 from modelrepo.parity import Parity
 from modelrepo.preprocessing import Columns, Standardize
+from modelrepo.reference import Reference
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Signature, Strict
 
@@ -215,7 +216,7 @@ class Manifest(Strict):
     """One published version. `metric` is what it was judged by, `metrics` all that was measured on the test split.
 
     A service tries the `candidates` in order, which is that of speed where `machine` could measure it. `export`
-    holds the options it was made with.
+    holds the options it was made with. `reference` is what drift is told from; versions of before have none.
     """
 
     format_version: Literal[2]
@@ -230,6 +231,7 @@ class Manifest(Strict):
     metric: Metric
     metrics: dict[str, float]
     lineage: Lineage
+    reference: Reference | None = None
     export: dict[str, JsonValue]
     reports: Annotated[tuple[File, ...], Field(min_length=1)]
 
@@ -263,6 +265,8 @@ class Manifest(Strict):
         for step in self.preprocessing:
             if step.input not in inputs:
                 raise ValueError(f"preprocessing names input {step.input!r}, which the signature lacks")
+        if self.reference is not None and self.reference.input not in inputs:
+            raise ValueError(f"the reference names input {self.reference.input!r}, which the signature lacks")
         ranks = {spec.name: len(spec.shape) for spec in self.signature.inputs}
         for artifact in self.artifacts:
             for profile in artifact.profiles if isinstance(artifact, TensorRTArtifact) else ():

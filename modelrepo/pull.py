@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import logging
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -28,7 +29,7 @@ from urllib.parse import urlsplit
 
 from modelrepo.errors import RepositoryError
 from modelrepo.manifest import MANIFEST
-from modelrepo.repository import MODEL_NAME, VERSION, ModelVersion, Repository
+from modelrepo.repository import MODEL_NAME, VERSION, ModelVersion, Repository, read_or_none
 from modelrepo.staging import flush, staging_folder
 
 log = logging.getLogger("modelrepo.pull")
@@ -47,6 +48,7 @@ UNREADABLE = (
     NotImplementedError,  # a zip's rarer compressions
     RuntimeError,  # a zip with a password
 )
+AUTHORIZATION = "PULL_AUTHORIZATION"  # environment variable: the header that the server wants to see, such as `Bearer …`
 FORM = "https://HOST/models.tar.gz#sha256=HEX, with the 64 digits that sha256sum prints"
 
 
@@ -90,19 +92,28 @@ def pull(url: str, repository: Repository) -> list[str]:
 
 
 def _still_there(record: Path, repository: Repository) -> list[str] | None:
-    """What an earlier pull of the same archive brought, None where there was none or something of it is gone."""
+    """What an earlier pull of the same archive brought, None where there was none or something of it is gone or damaged."""
     try:
         names = record.read_text().split()
     except OSError:  # then the pull itself says what is wrong with the folder
         return None
-    return names if all((repository.root / name.replace(":", "/") / MANIFEST).is_file() for name in names) else None
+    try:
+        for name, _, version in (name.partition(":") for name in names):
+            Repository(repository.root).open(name, int(version))
+    except RepositoryError as error:
+        log.warning("pulling again: %s", error)
+        return None
+    return names
 
 
 def _fetch(url: str, sha256: str, target: Path, shown: str) -> None:
     """Download to a file. Raises PullFailed, and OSError where the disk fails."""
     found = hashlib.sha256()
     try:
-        response = urllib.request.urlopen(url, timeout=SILENCE)
+        request = urllib.request.Request(url)
+        if AUTHORIZATION in os.environ:
+            request.add_unredirected_header("Authorization", os.environ[AUTHORIZATION])  # it is no business of another server
+        response = urllib.request.urlopen(request, timeout=SILENCE)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise PullFailed(
             f"{shown} cannot be fetched ({_told(error)}): check the address, and that this machine reaches it"
@@ -190,18 +201,10 @@ def _whole_versions(models: Path, shown: str) -> list[ModelVersion]:
 
 def _move(versions: list[ModelVersion], repository: Repository, shown: str) -> list[str]:
     """Put versions at their places, on the disk to stay. Raises PullFailed where one's place is taken by another."""
-    places = [(version.path, repository.root / version.name / str(version.version)) for version in versions]
-    for source, place in places:
-        if place.exists() and (place / MANIFEST).read_bytes() != (source / MANIFEST).read_bytes():
-            raise PullFailed(f"{shown} holds {source.parent.name}:{source.name}, but {place} is another: give it a new number")
-    for source, place in places:
-        if place.exists():
-            continue
-        for path in source.rglob("*"):
-            flush(path)
-        flush(source)
-        place.parent.mkdir(exist_ok=True)
-        source.rename(place)
-        flush(place.parent)
-    flush(repository.root)
+    for version in versions:
+        place = repository.path(version.name, version.version)
+        if read_or_none(place / MANIFEST) not in (None, (version.path / MANIFEST).read_bytes()):
+            raise PullFailed(f"{shown} holds {version.name}:{version.version}, but {place} is another: give it a new number")
+    for version in versions:
+        repository.add(version.name, version.version, version.path)
     return [f"{version.name}:{version.version}" for version in versions]

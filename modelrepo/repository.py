@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -20,10 +21,21 @@ from pathlib import Path
 
 import numpy as np
 
-from modelrepo.errors import CorruptVersion, ManifestError, ModelNotFound, RepositoryError, SignatureError, VersionNotFound
+from modelrepo.errors import (
+    CorruptVersion,
+    ManifestError,
+    ModelNotFound,
+    RepositoryError,
+    SignatureError,
+    UntrustedVersion,
+    VersionNotFound,
+)
 from modelrepo.manifest import ENGINES, MANIFEST, Artifact, Candidate, EngineSet, File, Manifest
-from modelrepo.staging import STAGING, flush, staging_folder
+from modelrepo.signatures import ENGINES_SIGNATURES, SIGNATURES, Signatures, Statement, TrustedKeys
+from modelrepo.staging import STAGING, discard, flush, staging_folder
 from modelrepo.tensors import Tensors
+
+log = logging.getLogger("modelrepo.repository")
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -117,10 +129,16 @@ class Staging:
 
 
 class Repository:
-    """All models below one folder."""
+    """All models below one folder. With `trusted` keys, only what one of them signed can be opened."""
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, trusted: TrustedKeys | None = None) -> None:
         self.root = Path(root)
+        self._trusted = trusted
+
+    @property
+    def shown(self) -> str:
+        """How messages name it."""
+        return str(self.root)
 
     def models(self) -> list[str]:
         """Names of the models that have a version, sorted. Raises RepositoryError where the folder cannot be read."""
@@ -143,21 +161,83 @@ class Repository:
     def open(self, name: str, version: int | None = None) -> ModelVersion:
         """A version, the newest unless one is named, with every file checked against its recorded size and sha256.
 
-        Raises ModelNotFound, VersionNotFound, ManifestError or CorruptVersion.
+        Raises ModelNotFound, VersionNotFound, ManifestError, UntrustedVersion or CorruptVersion.
         """
         versions = self.versions(name)
         chosen = versions[-1] if version is None else version
         if chosen not in versions:
             raise VersionNotFound(f"model {name!r} has no version {chosen}; it has {versions}")
-        path = self._model(name) / str(chosen)
-        try:
-            text = (path / MANIFEST).read_bytes()
-        except OSError as error:
-            remedy = "export the model again" if isinstance(error, FileNotFoundError) else "let the user who runs this read it"
-            raise ManifestError(f"{path / MANIFEST} cannot be read ({error.strerror}): {remedy}") from None
+        path = self.path(name, chosen)
+        text = self.manifest(name, chosen)
+        if self._trusted:
+            self._trusted.check(Statement("version", name, chosen, text), _signatures(path / SIGNATURES))
         manifest = Manifest.from_json(text, str(path / MANIFEST))
         verify(path, manifest)
-        return ModelVersion(name, chosen, path, manifest, tuple(_engine_sets(path)))
+        return ModelVersion(name, chosen, path, manifest, tuple(self._engine_sets(name, chosen)))
+
+    def path(self, name: str, version: int) -> Path:
+        """The folder of a version, be it there or not. Raises ModelNotFound for what is no name."""
+        return self._model(name) / str(version)
+
+    def manifest(self, name: str, version: int) -> bytes:
+        """The bytes of manifest.json. Raises VersionNotFound, ManifestError."""
+        path = self.path(name, version)
+        try:
+            return (path / MANIFEST).read_bytes()
+        except OSError as error:
+            if not path.exists():
+                raise VersionNotFound(f"model {name!r} has no version {version}; it has {self.versions(name)}") from None
+            remedy = "export the model again" if isinstance(error, FileNotFoundError) else "let the user who runs this read it"
+            raise ManifestError(f"{path / MANIFEST} cannot be read ({error.strerror}): {remedy}") from None
+
+    def signatures(self, name: str, version: int) -> bytes | None:
+        """The bytes of manifest.sig, None where the version is not signed. Raises RepositoryError."""
+        return read_or_none(self.path(name, version) / SIGNATURES)
+
+    def add(self, name: str, version: int, folder: Path) -> bool:
+        """Put a version whose files were checked, in a folder on the same disk, under its number; the folder is gone afterwards.
+
+        False where that version is there already; what it lacks of signatures it gets, and one that is damaged is replaced. Raises
+        RepositoryError where another one has the number, OSError where the disk fails.
+        """
+        place = self.path(name, version)
+        if place.exists():
+            if read_or_none(place / MANIFEST) not in (None, (folder / MANIFEST).read_bytes()):
+                raise RepositoryError(f"{name}:{version} is another version in {self.shown}: give it a new number")
+            if self._is_whole(name, version):
+                brought = _signatures(folder / SIGNATURES)
+                known = _signatures(place / SIGNATURES)
+                if (joined := known.joined(brought)) != known:
+                    replace(place / SIGNATURES, joined.to_json())
+                return False
+            discard(place)
+        for path in folder.rglob("*"):
+            flush(path)
+        flush(folder)
+        place.parent.mkdir(exist_ok=True)
+        folder.rename(place)
+        flush(place.parent)
+        flush(self.root)
+        return True
+
+    def _is_whole(self, name: str, version: int) -> bool:
+        try:
+            Repository(self.root).open(name, version)
+        except RepositoryError as error:
+            log.warning("%s: it is replaced", error)
+            return False
+        return True
+
+    def _engine_sets(self, name: str, version: int) -> Iterator[EngineSet]:
+        """Engines that were added to a version, each file checked, unless nobody trusted signed them. Raises CorruptVersion."""
+        for folder, added, text in engine_sets(self.path(name, version)):
+            if self._trusted:
+                try:
+                    self._trusted.check(Statement("engines", name, version, text), _signatures(folder / ENGINES_SIGNATURES))
+                except UntrustedVersion as error:
+                    log.warning("%s is not used: %s", folder, error)
+                    continue
+            yield added
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Staging]:
@@ -213,16 +293,47 @@ def add_engines(version: ModelVersion, added: EngineSet, folder: Path) -> None:
         ) from None
 
 
-def _engine_sets(path: Path) -> Iterator[EngineSet]:
-    """Engines that were added to a version, each file checked. Raises CorruptVersion."""
+def engine_sets(path: Path) -> Iterator[tuple[Path, EngineSet, bytes]]:
+    """Engines that were added to a version, each file checked: (folder, engines, engines.json). Raises CorruptVersion."""
     for folder in sorted((path / ENGINES_FOLDER).glob("[!.]*")):
         try:
-            added = EngineSet.model_validate_json((folder / ENGINES).read_bytes())
+            text = (folder / ENGINES).read_bytes()
+            added = EngineSet.model_validate_json(text)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise CorruptVersion(f"{folder} holds no engines that were added whole ({reason}): remove that folder") from None
         _compare(folder, (engine.file for engine in added.engines), "remove that folder")
-        yield added
+        yield folder, added, text
+
+
+def read_or_none(path: Path) -> bytes | None:
+    """A file's bytes, None where there is no such file. Raises RepositoryError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RepositoryError(f"{path} cannot be read ({error.strerror}): let the user who runs this read it") from None
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file beside a version's others: readers see the old one or the new one. Raises OSError."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=STAGING, delete=False) as temporary:
+        staged = Path(temporary.name)
+        try:
+            temporary.write(content)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+            staged.chmod(0o644)
+            staged.rename(path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
+    flush(path.parent)
+
+
+def _signatures(path: Path) -> Signatures:
+    return Signatures.from_json(read_or_none(path), str(path))
 
 
 def verify(path: Path, manifest: Manifest) -> None:

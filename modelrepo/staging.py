@@ -19,7 +19,7 @@ def staging_folder(parent: Path) -> Iterator[Path]:
 
     Raises OSError where nothing can be written, before the block begins.
     """
-    _sweep(parent)
+    sweep(parent)
     path, lock = _locked_folder(parent)
     try:
         yield path
@@ -46,7 +46,7 @@ def _locked_folder(parent: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _sweep(parent: Path) -> None:
+def sweep(parent: Path) -> None:
     """Remove staging folders whose writer is gone: a living one holds a lock on its folder."""
     for leftover in parent.glob(STAGING + "*"):
         try:
@@ -60,6 +60,12 @@ def _sweep(parent: Path) -> None:
             pass  # its writer lives
         finally:
             os.close(lock)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder beside which others read: at once for them, the disk's part later. Raises OSError."""
+    with staging_folder(path.parent) as temporary:
+        path.rename(temporary / path.name)
 
 
 def flush(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,13 @@ import numpy.typing as npt
 from modelrepo.tensors import Array
 from runtime.session import SessionError
 
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
 try:
+    ctypes.CDLL(DRIVER)  # the bindings take a tenth of a second to import, which a machine without a driver is spared
     from cuda.bindings import runtime as cudart
     from cuda.bindings import utils
-except ImportError:  # the extra that brings it (gpu, tensorrt, tensorrt-rtx) is not installed
+except (OSError, ImportError):  # or the extra that brings them (gpu, tensorrt, tensorrt-rtx) is not installed
     cudart = None
 
 

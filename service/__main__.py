@@ -20,9 +20,10 @@ def main(arguments: list[str]) -> int:
     A signal before it listens ends it at once, with 130 or 143.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # in a container nobody else does: process 1 has no default
+    chosen = None
     try:
         chosen = settings.read(arguments)
-        logs.to_stderr()
+        logs.to_stderr(chosen.log_format)
         if chosen.workers > 1:
             _fetch(chosen)
             return Supervisor(chosen).run()
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
             return serve(chosen, listener)
     except QuartetError as error:
-        print(f"service: {error}", file=sys.stderr)
+        logs.fatal(error, "text" if chosen is None else chosen.log_format)
         return 1
     except KeyboardInterrupt:  # before it listens; from then on the server takes the signal itself
         return 130

@@ -42,6 +42,16 @@ class Observer(Protocol):
         """They were accepted, and not answered in time."""
 
 
+class Tracer(Protocol):
+    """Whoever traces requests and batches."""
+
+    def current(self) -> object | None:
+        """The trace of the request that is being answered, if it has one."""
+
+    def ran(self, works: Sequence[Work], started: float, facts: BatchFacts, lost: Exception | None) -> None:
+        """A batch ran from that time of `time.monotonic`; `lost` is what was wrong with its session."""
+
+
 @dataclass(eq=False, slots=True)
 class Running:
     """A batch on a worker."""
@@ -92,8 +102,11 @@ class Admission:
         busy = sum(max(0.0, running.started + running.expected - now) for running in self._running)
         return (busy + self._backlog.ahead(order) * self._costs.slowness) / len(self._workers)
 
-    def admit(self, rows: int, bucket: int | None, timeout: float, order: float) -> None:
-        """Turn away what cannot be answered within `timeout` seconds or finds no room. Raises PayloadTooLarge or Refused."""
+    def admit(self, rows: int, seconds: float, timeout: float, order: float) -> None:
+        """Turn away rows that find no room, or that run for so many seconds and cannot be answered within `timeout`.
+
+        Raises PayloadTooLarge or Refused.
+        """
         limits = self._limits
         if rows > limits.queue_rows:
             raise too_many_rows(rows, limits.queue_rows)
@@ -101,7 +114,7 @@ class Admission:
         if timeout == math.inf:
             return
         costs = self._costs
-        cost = costs.of(rows, bucket) * costs.slowness
+        cost = seconds * costs.slowness
         if sum([running.expected for running in self._running]) + self._backlog.seconds * costs.slowness + cost <= timeout:
             return  # even if one session had to do it all
         wait = self.predicted_wait(order)

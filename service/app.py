@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -14,14 +15,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
-from service import errors
-from service.api import card, openapi, playground, repository, v2
+from service import errors, origins, tracing, triton
+from service.access import AccessLog
+from service.api import card, drift, openapi, playground, repository, rollout, v2
 from service.api.inference import InferenceFirst
+from service.api.pages import PagePolicy
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
+from service.keys.guard import Guard
 from service.metrics import Metrics, joined
 from service.registry import Registry
+from service.rollout.plan import limits
+from service.rollout.rollouts import Rollouts
 from service.settings import Settings
-from service.siblings import Siblings
+from service.siblings import ASKED_BY_SIBLING, Siblings
+from service.telemetry import Telemetry
 
 ALONE = Siblings()
 
@@ -33,15 +40,24 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     registry itself. Shutting down answers what was accepted and closes the sessions.
     """
     metrics = Metrics(DEFAULT_BATCH)
-    registry = Registry(settings, metrics)
+    traces = tracing.from_environment()
+    telemetry = Telemetry(metrics, traces, AccessLog() if settings.access_log else None)
+    memory = settings.memory(siblings.folder)
+    registry = Registry(settings, metrics, memory, traces)
+    rollouts = Rollouts(registry, memory, limits(settings.rollout_limits), settings.watch, metrics, siblings)
+    guard = None if settings.keys is None else Guard(settings.keys, metrics, siblings.slots())
+    if settings.triton_metrics:
+        triton.TritonNames(registry, metrics, settings.overload_status)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             await (await registry.start())
+            telemetry.start()
             yield
         finally:
             await registry.close()
+            await telemetry.stop()
 
     app: FastAPI = FastAPIOffline(
         title="Quartet",
@@ -52,16 +68,24 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
         redoc_url=None,
     )
     app.include_router(v2.router(registry, siblings))
-    app.include_router(repository.router(registry, siblings, _controlled(settings)))
+    app.include_router(drift.router(registry, siblings))
+    app.include_router(repository.router(registry, rollouts, siblings, _controlled(settings)))
+    app.include_router(rollout.router(rollouts, _controlled(settings)))
     app.include_router(card.router(registry))
     app.include_router(playground.router(settings.playground))
-    openapi.install(app, registry)
+    openapi.install(app, registry, keyed=guard is not None)
+    app.add_middleware(PagePolicy)
 
     @app.get("/metrics", tags=["Operations"], response_class=Response)
     async def prometheus(request: Request) -> Response:
         """Metrics in Prometheus' text format."""
         others = [reply.body for reply in await siblings.repeat(request) if reply.status == 200]
-        return Response(joined([metrics.render(), *others]) if others else metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        if not metrics.gpus.absent:
+            await asyncio.to_thread(metrics.gpus.read)
+        text = joined([metrics.render(), *others]) if others else metrics.render()
+        if settings.triton_metrics and ASKED_BY_SIBLING not in request.headers:
+            text = triton.typed(text)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def answer(request: Request, error: Exception) -> Response:
         failure = errors.translate(_from_framework(request, error))
@@ -70,13 +94,15 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
         app.add_exception_handler(kind, answer)
 
-    return InferenceFirst(registry, metrics, settings.max_body_bytes, app)
+    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins))
 
 
 def _controlled(settings: Settings) -> bool:
     """Whether callers may load and unload models."""
     if settings.control != "auto":
         return settings.control == "on"
+    if settings.keys is not None:  # only keys of scope admin get as far
+        return True
     try:
         return ip_address(settings.host).is_loopback
     except ValueError:

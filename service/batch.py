@@ -35,6 +35,7 @@ class Work:
 
     Times are those of `time.monotonic`. The queue is sorted by `order`: the arrival, put off by the priority. `caller` is None
     once it has been told or has left; `queued` says whether the work is in the queue, `retried` that a session was lost with it.
+    `traced` is the trace of its request, for a Tracer.
     """
 
     inputs: Mapping[str, Array]
@@ -46,6 +47,7 @@ class Work:
     deadline: float = math.inf
     queued: bool = True
     retried: bool = False
+    traced: object | None = None
 
 
 class BatchFacts(NamedTuple):
@@ -83,13 +85,17 @@ class Ran:
 
 
 class Answer(NamedTuple):
-    """A caller's own rows, from `start` to `stop`, of what ran; how long they waited, and the batch (the last of several)."""
+    """A caller's own rows, from `start` to `stop`, of what ran; how long they waited, and the batch (the last of several).
+
+    `cached` says that another request with the same inputs had them computed.
+    """
 
     ran: Ran
     start: int
     stop: int
     waited: float
     batch: BatchFacts
+    cached: bool = False
 
     @property
     def outputs(self) -> Tensors:

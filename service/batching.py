@@ -16,13 +16,14 @@ from functools import partial
 
 import numpy as np
 
-from modelrepo.tensors import Array, Signature
-from service.admission import Admission, Limits, Observer, Running
+from modelrepo.tensors import Array, Signature, Tensors
+from service.admission import Admission, Limits, Observer, Running, Tracer
 from service.backlog import Backlog
 from service.batch import Answer, BatchFacts, Caller, Ran, Reason, Work, padding, widest
 from service.compute import Outcome, compute
 from service.costs import Costs
 from service.errors import DeadlineExceeded, Unavailable
+from service.parting import part
 from service.worker import Worker
 
 INLINE_SECONDS = 200e-6  # about what it costs to hand a batch to a thread and back
@@ -44,6 +45,7 @@ class Batcher:
         observer: Observer,
         lost: Callable[[Worker, Exception], None],
         whole_buckets: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
         """`measured` holds the seconds of a batch by its buckets of rows and length, while nothing else ran.
 
@@ -55,6 +57,7 @@ class Batcher:
         self._limits = limits
         self._observe = observer
         self._lost = lost
+        self._tracer = tracer
         self._whole_buckets = whole_buckets
         self._max_rows = signature.batch.max
         self._costs = Costs(signature, measured)
@@ -95,7 +98,7 @@ class Batcher:
         now = time.monotonic()
         order = _order(now, priority)
         bucket = self._costs.bucket(length)
-        self._admit(rows, bucket, timeout, order)
+        self._admit(rows, self._costs.of(rows, bucket), timeout, order)
         work = Work(inputs, rows, bucket, caller, now, order, now + timeout)
         self._queue(work, alone)
         return work
@@ -103,21 +106,21 @@ class Batcher:
     async def submit(
         self, inputs: Mapping[str, Array], rows: int, length: int | None, timeout: float = math.inf, priority: int = 0
     ) -> Answer:
-        """Queue the rows and wait for their outputs; more rows than one batch holds are split and joined again.
+        """Queue the rows and wait for their outputs; more rows than one batch holds, and lengths that run sooner apart, are
+        split and joined again.
 
         Raises what `offer` raises or tells, and PayloadTooLarge for rows that would not fit an empty queue.
         """
         now = time.monotonic()
         order = _order(now, priority)
-        bucket = self._costs.bucket(length)
-        self._admit(rows, bucket, timeout, order)
-        most = self._max_rows
+        parts = part(self._signature, self._costs, inputs, rows, length)
+        self._admit(rows, sum(self._costs.of(each.rows, each.bucket) for each in parts), timeout, order)
+        traced = None if self._tracer is None else self._tracer.current()
         works: list[Work] = []
         awaited: list[_Awaited] = []
-        for start in range(0, rows, most):
-            part = {name: array[start : start + most] for name, array in inputs.items()} if rows > most else inputs
+        for each in parts:
             awaited.append(_Awaited(self._loop.create_future()))
-            works.append(Work(part, min(most, rows - start), bucket, awaited[-1], now, order, now + timeout))
+            works.append(Work(each.inputs, each.rows, each.bucket, awaited[-1], now, order, now + timeout, traced=traced))
             self._queue(works[-1])
         try:
             if len(works) == 1:
@@ -126,9 +129,16 @@ class Batcher:
         finally:
             for work in works:
                 self.withdraw(work)  # the caller left, or another part of the request failed
-        parts = [answer.outputs for answer in answers]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        joined: Tensors = {}
+        for name, array in answers[0].outputs.items():
+            joined[name] = np.empty((rows, *array.shape[1:]), array.dtype)
+            for each, answer in zip(parts, answers, strict=True):
+                joined[name][each.at] = answer.outputs[name]
         return Answer(Ran(joined), 0, rows, max(answer.waited for answer in answers), answers[-1].batch)
+
+    def apart(self, inputs: Mapping[str, Array], rows: int, length: int | None) -> bool:
+        """Whether complete inputs are several batches for `submit`: too many rows, or lengths that run sooner apart."""
+        return len(part(self._signature, self._costs, inputs, rows, length)) > 1
 
     def withdraw(self, work: Work) -> None:
         """Its caller has left: rows that wait are dropped, what runs has nobody to be told."""
@@ -145,6 +155,11 @@ class Batcher:
         """Rows in the queue."""
         return self._backlog.rows
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue; one that was split counts once for each part."""
+        return len(self._backlog)
+
     def refuse_where_full(self, rows: int = 1) -> None:
         """Turn rows away for which the queue has no room: one at least, before a request is even decoded. Raises Refused."""
         self._admission.refuse_where_full(rows)
@@ -153,14 +168,14 @@ class Batcher:
         """Seconds until rows that arrive now would start to run; forever without a session."""
         return self._admission.predicted_wait()
 
-    def _admit(self, rows: int, bucket: int | None, timeout: float, order: float) -> None:
+    def _admit(self, rows: int, seconds: float, timeout: float, order: float) -> None:
         """Turn away what cannot be served. Raises Unavailable, PayloadTooLarge or Refused."""
         if self._draining:
             raise Unavailable("the model is shutting down: send the request to another instance")
         if self._broken is not None:
             raise self._broken
         # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
-        self._admission.admit(rows, bucket, math.inf if self._idle and not self._backlog.rows else timeout, order)
+        self._admission.admit(rows, seconds, math.inf if self._idle and not self._backlog.rows else timeout, order)
 
     def _queue(self, work: Work, alone: bool = False) -> None:
         self._backlog.add(work)
@@ -303,6 +318,8 @@ class Batcher:
         share = padding(self._signature, works, outcome.size)
         facts = BatchFacts(rows, outcome.size, widest(works), waits, outcome.merging, outcome.computing, share, running.reason)
         self._observe.batch(facts)
+        if self._tracer is not None:
+            self._tracer.ran(works, started, facts, outcome.lost)
         for work, answer, waited in zip(works, outcome.answers, waits, strict=True):
             caller = work.caller
             if caller is None:

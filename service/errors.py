@@ -2,15 +2,18 @@
 
     ServiceError                   500
     ├── InvalidRequest             400  not the protocol: broken JSON, missing keys, wrong dtype or shape
-    ├── Forbidden                  403  the server takes no orders about its models from here
+    ├── Unauthorized               401  no key, or none that is known; WWW-Authenticate says what is asked for
+    ├── Forbidden                  403  the server takes no orders about its models from here, or not with this key
     ├── UnknownModel               404  no such model, version or path
     ├── MethodNotAllowed           405
     ├── RequestTimeout             408  the request did not arrive in time
+    ├── Conflict                   409  an order that does not fit how things stand
     ├── PayloadTooLarge            413  more bytes or rows than the server takes in one request
     ├── UnsupportedMediaType       415  a body the server does not read
     │   └── UnsupportedEncoding         a content encoding it does not decode; Accept-Encoding says which it does
     ├── Unprocessable              422  understood, but the model cannot take it or JSON cannot carry the answer
     ├── Refused                    429  (or 503, a setting) too much is waiting; Retry-After says when to come back
+    │   └── TooManyRequests            what the caller's key may use is used up
     ├── HeadersTooLarge            431  more bytes of headers than the server reads
     ├── Unavailable                503  not ready, shutting down, or a session is being replaced
     └── DeadlineExceeded           504  accepted, and not answered within the request's timeout
@@ -45,6 +48,17 @@ class InvalidRequest(ServiceError):
     status = 400
 
 
+class Unauthorized(ServiceError):
+    """No key was shown, or none that is known."""
+
+    status = 401
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """How a key is shown."""
+        return {"WWW-Authenticate": 'Bearer realm="quartet"'}
+
+
 class Forbidden(ServiceError):
     """The server does not do that for callers."""
 
@@ -76,6 +90,12 @@ class RequestTimeout(ServiceError):
     """The request did not arrive in time."""
 
     status = 408
+
+
+class Conflict(ServiceError):
+    """An order that does not fit how things stand."""
+
+    status = 409
 
 
 class PayloadTooLarge(ServiceError):
@@ -121,6 +141,14 @@ class Refused(ServiceError):
     def headers(self) -> dict[str, str]:
         """Seconds until the queue should have drained."""
         return {"Retry-After": str(self.retry_after)}
+
+
+class TooManyRequests(Refused):
+    """What a key may use is used up; `reason` is rate or concurrency."""
+
+    def __init__(self, reason: str, message: str, retry_after: int) -> None:
+        super().__init__(message, retry_after)
+        self.reason = reason
 
 
 class HeadersTooLarge(ServiceError):

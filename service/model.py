@@ -7,31 +7,40 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from modelrepo.tensors import Array
 from runtime.session import Session
+from service import tracing
 from service.admission import Limits
 from service.batch import Answer
 from service.batching import Batcher
+from service.budget import Budget
 from service.codec.plain import PlainAnswers, PlainRequests
 from service.codec.predictions import Predictions
 from service.errors import Unavailable
 from service.loading import Loaded
 from service.metrics import Answers, Metrics
+from service.response_cache import Counts, ResponseCache
 from service.settings import Settings
 from service.statistics import Statistics
 from service.tap import Tap
 from service.worker import Worker
 
+if TYPE_CHECKING:
+    from service.drift import Drift
+    from service.otel import Tracing
+
 log = logging.getLogger("quartet.model")
 
+LONG_INPUTS = 64 * 1024  # bytes of which a thread makes the cache's key: 40 microseconds or so, more than it costs to ask it
 RETRY_SECONDS = (1, 60)  # between attempts to replace a session: the first, and the most, doubling in between
 
 
 class ServedModel:
     """Made inside the event loop, which all its methods belong to."""
 
-    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics, traces: Tracing | None = None) -> None:
         way = loaded.way
         self.name = way.published.name
         self.version = str(way.published.version)
@@ -52,11 +61,18 @@ class ServedModel:
         """Why no session can be had at present."""
         self.taps: tuple[Tap, ...] = ()
         """Who looks at its answered requests."""
+        self._metrics = metrics
+        size = Budget.parse(settings.response_cache_bytes).of(self.name)
+        self.cache = self._cache(size) if size else None
+        """Its answers to requests that may come again."""
+        self.drift: Drift | None = None
+        """How its inputs drift, where that is looked for."""
         self._way = way
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
-        self._metrics = metrics
-        self._answers = {each: metrics.answers(each, self.name, self.version, self.statistics) for each in ("infer", "predict")}
+        self._answers = {
+            each: metrics.answers(each, self.name, self.version, self.statistics, self.provider) for each in ("infer", "predict")
+        }
         self._replacements: set[asyncio.Task[None]] = set()
         self._callers = 0
         self._closing = False
@@ -70,9 +86,10 @@ class ServedModel:
                 settings.watchdog_seconds or math.inf,
                 settings.overload_status,
             ),
-            metrics.observer(self.name, self.version, self.statistics),
+            metrics.observer(self.name, self.version, self.statistics, self.provider),
             self._lost,
             whole_buckets=way.candidate.device == "cuda",
+            tracer=None if traces is None else traces.of(self.name, self.version, self.provider, self.manifest.signature.batch),
         )
         for session in loaded.sessions:
             self._add(session)
@@ -80,6 +97,10 @@ class ServedModel:
     def answers(self, interface: str) -> Answers:
         """What counts the answers given over `infer` or `predict`."""
         return self._answers[interface]
+
+    def latencies(self) -> tuple[int, ...]:
+        """As those of `Answers`, over all interfaces."""
+        return tuple(map(sum, zip(*(answers.latencies for answers in self._answers.values()), strict=True)))
 
     @property
     def ready(self) -> bool:
@@ -105,22 +126,35 @@ class ServedModel:
         finally:
             self.leave()
 
-    async def infer(self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0) -> Answer:
+    async def infer(
+        self, inputs: Mapping[str, Array], timeout: float | None = None, priority: int = 0, request_id: str | None = None
+    ) -> Answer:
         """Outputs for the rows of `inputs`; the mask may be left out.
 
-        `timeout` in seconds, None for the server's. Raises SignatureError, and what `Batcher.submit` raises.
+        `timeout` in seconds, None for the server's; `request_id` is the caller's own name for it. Raises SignatureError, and what
+        `Batcher.submit` raises.
         """
         complete, rows, length = self.checked(inputs)
-        answer = await self.batcher.submit(complete, rows, length, timeout or self.timeout, priority)
+        cache, answer, key = self.cache, None, b""
+        if cache is not None:
+            large = sum(array.nbytes for array in complete.values()) > LONG_INPUTS
+            key = await asyncio.to_thread(cache.key, complete) if large else cache.key(complete)
+            answer = cache.get(key)
+        if answer is None:
+            answer = await self.batcher.submit(complete, rows, length, timeout or self.timeout, priority)
+            if cache is not None:
+                cache.put(key, answer)
+        elif (traced := tracing.current.get()) is not None:
+            traced.note(cached=True)
         if self.taps:
-            self.show(complete, answer)
+            self.show(complete, answer, request_id)
         return answer
 
-    def show(self, inputs: Mapping[str, Array], answer: Answer) -> None:
+    def show(self, inputs: Mapping[str, Array], answer: Answer, request_id: str | None = None) -> None:
         """Let the taps look at an answered request; one that fails is told of, and looks no more."""
         for tap in self.taps:
             try:
-                tap.saw(inputs, answer)
+                tap.saw(inputs, answer, request_id)
             except Exception:  # no caller's answer hangs on it
                 log.exception("%s:%s: %s looks at no more requests", self.name, self.version, type(tap).__name__)
                 self.taps = tuple(other for other in self.taps if other is not tap)
@@ -149,6 +183,13 @@ class ServedModel:
             await asyncio.to_thread(worker.join)
         for tap in self.taps:
             tap.close()
+        if self.cache is not None:
+            self.cache.clear()
+
+    def _cache(self, size: int) -> ResponseCache:
+        labels, metrics = (self.name, self.version), self._metrics
+        counts = Counts(*(each.labels(*labels) for each in (metrics.cache_hits, metrics.cache_misses, metrics.cache_evictions)))
+        return ResponseCache(self.manifest.signature, size, counts, self.statistics)
 
     def _add(self, session: Session) -> None:
         self.batcher.add(Worker(session, self._way.check, f"{self.name}-{self.version}"))

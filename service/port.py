@@ -7,7 +7,7 @@ import socket
 from service.settings import SettingsError
 
 
-def bind(host: str, port: int, shared: bool = False) -> socket.socket:
+def bind(host: str, port: int, option: str = "--port", shared: bool = False) -> socket.socket:
     """A socket on the address, taken before any model is opened; it listens only once all are. Raises SettingsError.
 
     Those that are `shared` may have the same port.
@@ -24,11 +24,11 @@ def bind(host: str, port: int, shared: bool = False) -> socket.socket:
             listener.close()
             raise
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name no resolver would take
-        raise cannot_listen(host, port, error) from None
+        raise cannot_listen(host, port, error, option) from None
     return listener
 
 
-def cannot_listen(host: str, port: int, error: Exception) -> SettingsError:
+def cannot_listen(host: str, port: int, error: Exception, option: str = "--port") -> SettingsError:
     """The address is taken, or not ours."""
     reason = error.strerror if isinstance(error, OSError) else error
-    return SettingsError(f"cannot listen on {host}:{port} ({reason}): give another --port or --host")
+    return SettingsError(f"cannot listen on {host}:{port} ({reason}): give another {option} or --host")

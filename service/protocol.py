@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import errors
 from service.api.head import Head, read
-from service.api.quick import JSON, Call, Quick
+from service.api.quick import JSON, Call, Denied, Quick
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
 
 GONE = "quartet.gone"
@@ -30,6 +30,7 @@ GONE = "quartet.gone"
 END = b"\r\n\r\n"
 LONGEST_KNOWN = 4096  # bytes of a head that is remembered
 MOST_KNOWN = 1024  # heads
+MOST_SECRET = 16  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
 
 
 class Shared:
@@ -82,6 +83,8 @@ class Protocol(HttpToolsProtocol):
         self._held: tuple[Head, float, list[bytes]] | None = None  # may go the quick way once its body is here
         self._rest: tuple[Head, float, bytes, bytearray] | None = None  # the same, where the head was remembered
         self._call: Call | None = None
+        self._handed_on: dict[str, object] = {}  # what the quick way found out about a request that it declined
+        self._secret: dict[bytes, Head] = {}  # heads that nobody else is to have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
@@ -152,7 +155,7 @@ class Protocol(HttpToolsProtocol):
             self._raw = b""
             return data
         self._raw = raw = data[:end]
-        known = self._shared.head(raw)
+        known = self._shared.head(raw) or self._secret.get(raw)
         if known is None:
             return data
         start = end + len(END)
@@ -176,7 +179,7 @@ class Protocol(HttpToolsProtocol):
         if call is None:
             return False
         self.cycle = cast(RequestResponseCycle, call)
-        if not call.response_complete:
+        if isinstance(call, Call) and not call.response_complete:
             self._call = call
         return True
 
@@ -185,7 +188,11 @@ class Protocol(HttpToolsProtocol):
         """Whether there is no other connection."""
         return len(self.connections) == 1
 
-    def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def hand_on(self, key: str, value: object) -> None:
+        """Put something among the extensions of the ASGI scope of the request that is declined."""
+        self._handed_on[key] = value
+
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
         self._call = None
         if call.keep_alive and status == 200 and len(headers) == 1:
@@ -238,7 +245,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start a request, unless it may go the quick way; one that offers an upgrade is started by `_decline`."""
         self._header_bytes = None
-        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]  # ASGI names no types of extensions
+        self.scope["extensions"] = {GONE: self._gone, **self._handed_on}  # type: ignore[dict-item]  # ASGI names no types of extensions
+        self._handed_on = {}
         if self.parser.should_upgrade():
             return
         raw, self._raw = self._raw, b""
@@ -267,7 +275,12 @@ class Protocol(HttpToolsProtocol):
         """
         lines = len(self.headers)
         if raw and raw == self._noticed and raw.count(b"\r\n") == raw.count(b"\n") == raw.count(b"\r") == lines:
-            self._shared.remember(raw, head)
+            if not head.secret:
+                self._shared.remember(raw, head)
+            else:
+                if len(self._secret) >= MOST_SECRET:
+                    self._secret.clear()
+                self._secret[raw] = head
         self._noticed = raw
 
     def on_body(self, body: bytes) -> None:
@@ -287,6 +300,8 @@ class Protocol(HttpToolsProtocol):
             (head, arrived, chunks), self._held = self._held, None
             if self._begin(head, b"".join(chunks), arrived):
                 return
+            self.scope["extensions"].update(self._handed_on)  # type: ignore[arg-type]  # it was set with the headers
+            self._handed_on = {}
             super().on_headers_complete()
             for chunk in chunks:
                 super().on_body(chunk)
@@ -322,6 +337,7 @@ class Protocol(HttpToolsProtocol):
         self._expected = None
         content = errors.body(error)
         reason = HTTPStatus(error.status).phrase
-        head = f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        head = f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n".encode()
+        lines = b"".join([b"%s: %s\r\n" % header for header in self.server_state.default_headers])
+        self.transport.write(b"%s%scontent-length: %d\r\n\r\n%s" % (head, lines, len(content), content))
         self.transport.close()

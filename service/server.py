@@ -19,13 +19,16 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from modelrepo.errors import QuartetError
-from service import logs
+from service import headers, logs, tls
 from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
+from service.api.quick import Quick
 from service.app import create_app
-from service.port import cannot_listen
+from service.health import from_workers, only_health
+from service.port import bind, cannot_listen
 from service.protocol import Protocol, Shared
 from service.settings import Settings
 from service.siblings import Siblings, socket_of
@@ -52,6 +55,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: InferenceFirst, chosen: Settings, worker: Worker | None = None) -> None:
+        self._tls = tls.of(chosen, app.metrics)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -69,9 +73,13 @@ class Server(uvicorn.Server):
                 server_header=False,
                 log_config=None,
                 timeout_graceful_shutdown=chosen.drain_seconds,
+                headers=headers.of_answers(tls=self._tls is not None),
+                **({} if self._tls is None else self._tls.options()),
             )
         )
+        self._app = app
         self._registry = app.registry
+        self._telemetry = app.telemetry
         self._settings = chosen
         self._worker = worker
         self._failure: BaseException | None = None
@@ -85,6 +93,7 @@ class Server(uvicorn.Server):
         finally:
             self._loading.cancel()
             await self._registry.close()
+            await self._telemetry.stop()
         if self._failure is not None:
             raise self._failure
 
@@ -101,19 +110,38 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._worker is not None:
             await self._meet(self._worker)
+        if self._settings.health_port:
+            await self._listen_to_probes(self._settings.host, self._settings.health_port)
         self._loading.add_done_callback(self._loaded)  # which tells the port
 
     async def _meet(self, worker: Worker) -> None:
         """Listen for the other workers, and end with the process that started all of them."""
         path = socket_of(worker.folder, worker.number)
         path.unlink(missing_ok=True)  # of a worker before this one, which crashed
-        config, state = self.config, self.server_state
-        protocol = cast(Callable[..., asyncio.Protocol], config.http_protocol_class)
-        connected = partial(protocol, config=config, server_state=state, app_state={}, _loop=self._loop)
-        self.servers.append(await self._loop.create_unix_server(connected, path))
+        self.servers.append(await self._loop.create_unix_server(self._connected(from_workers(self._app)), path))
         parent = parent_process()
         assert parent is not None
         self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+
+    async def _listen_to_probes(self, host: str, port: int) -> None:
+        """Answer them on a port of their own, without TLS. Raises SettingsError."""
+        listener = bind(host, port, "--health-port", shared=self._worker is not None)
+        protocol = self._connected(only_health(self._app))
+        self.servers.append(await self._loop.create_server(protocol, sock=listener, backlog=self.config.backlog))
+
+    def _connected(self, answers: ASGIApp) -> Callable[[], asyncio.Protocol]:
+        """Makes connections to something other than the whole application: none of their requests goes the quick way into it."""
+        make = cast(Callable[..., Protocol], self.config.http_protocol_class)
+        nothing = Quick(self._registry, self._app.metrics, -1, self._telemetry)
+
+        def connected() -> asyncio.Protocol:
+            protocol = make(
+                config=self.config, server_state=self.server_state, app_state={}, _loop=self._loop, quick=nothing, shared=Shared()
+            )
+            protocol.app = answers
+            return protocol
+
+        return connected
 
     def _orphaned(self, sentinel: int) -> None:
         self._loop.remove_reader(sentinel)
@@ -126,6 +154,10 @@ class Server(uvicorn.Server):
             now = time.monotonic()
             for connection in self._connections():
                 connection.tick(now)
+            if self._app.guard is not None:
+                self._app.guard.refresh()
+            if self._tls is not None and self.config.ssl is not None:
+                self._tls.refresh(self.config.ssl)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -154,19 +186,20 @@ class Server(uvicorn.Server):
         if error := loading.exception():
             self._failure, self.should_exit = error, True
             return
+        self._telemetry.start()
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what lives as long as the process; to look through it again and again stops all requests for 60 ms each time
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         models = self._registry.models()
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = f"http{'' if self._tls is None else 's'}://{f'[{host}]' if ':' in host else host}:{port}"
         log.info("serving %d models on %s", len(models), url)
         if self._worker is not None:
             self._worker.ready.set()
         if self._settings.show_calls and (self._worker is None or self._worker.number == 0):
             if self._settings.playground:
                 print(f"See what the models do, in a browser: {url}/\n")
-            print(copy_paste_calls(models, url), flush=True)
+            print(copy_paste_calls(models, url, keyed=self._app.guard is not None), flush=True)
 
 
 def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = None) -> int:
@@ -178,9 +211,9 @@ def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = Non
 
 def work(chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> int:
     """What a process of the supervisor's does; the same statuses as `main`."""
-    logs.to_stderr(f"[{number}] ")
+    logs.to_stderr(chosen.log_format, number)
     try:
         return serve(chosen, listener, Worker(number, folder, ready))
     except QuartetError as error:
-        print(f"service: {error}", file=sys.stderr)
+        logs.fatal(error, chosen.log_format, number)
         return 1

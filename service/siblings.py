@@ -14,6 +14,7 @@ import msgspec
 from fastapi import Request
 
 from service.errors import Unavailable
+from service.keys.limits import OwnSlots, SharedSlots
 
 ASKED_BY_SIBLING = "quartet-sibling"
 """The header of such requests, which are not passed on again."""
@@ -42,7 +43,13 @@ class Siblings:
 
     def __init__(self, folder: Path | None = None, number: int = 0, workers: int = 1) -> None:
         self.number = number
+        self.folder = folder
+        self._workers = workers
         self._others = [] if folder is None else [socket_of(folder, other) for other in range(workers) if other != number]
+
+    def slots(self) -> OwnSlots | SharedSlots:
+        """Where the use of keys is counted, by all of them together."""
+        return OwnSlots() if self.folder is None else SharedSlots(self.folder, self.number, self._workers)
 
     async def repeat(self, request: Request, timeout: float | None = SECONDS) -> list[Reply]:
         """The answers of all that can be reached to the same request, unless one of them asks it.
@@ -51,8 +58,11 @@ class Siblings:
         """
         if not self._others or ASKED_BY_SIBLING in request.headers:
             return []
-        body = await request.body()
-        asked = (_ask(other, request.method, request.url.path, body, timeout) for other in self._others)
+        return await self.ask(request.method, request.url.path, await request.body(), timeout)
+
+    async def ask(self, method: str, path: str, body: bytes = b"", timeout: float | None = SECONDS) -> list[Reply]:
+        """The answers of all that can be reached. Raises SiblingFailed as `repeat` does."""
+        asked = (_ask(other, method, path, body, timeout) for other in self._others)
         replies = await asyncio.gather(*asked)
         return [reply for reply in replies if reply is not None]
 

@@ -44,6 +44,9 @@ class Statistics:
         self.success = Duration()
         self.fail = Duration()
         self.queue = Duration()
+        self.cache_hit = Duration()
+        self.cache_miss = Duration()
+        """Looking for an answer in the response cache, and keeping the one that was computed."""
         self.compute = Compute()
         """Per part of a request: one that shared a batch with nine others took the batch's whole time, as did each of these."""
         self.by_size: defaultdict[int, Compute] = defaultdict(Compute)

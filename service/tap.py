@@ -15,8 +15,11 @@ class Tap(Protocol):
     What it does there every caller waits for: a tap takes a sample, notes it, and works elsewhere.
     """
 
-    def saw(self, inputs: Mapping[str, Array], answer: Answer) -> None:
-        """Rows as the model had them, complete, and what it made of them. Neither may be changed."""
+    def saw(self, inputs: Mapping[str, Array], answer: Answer, request_id: str | None) -> None:
+        """Rows as the model had them, complete, and what it made of them. Neither may be changed.
+
+        `request_id` is what the caller calls its request, if it says.
+        """
 
     def close(self) -> None:
         """The version answers no more."""

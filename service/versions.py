@@ -30,6 +30,15 @@ class VersionPolicy:
                 rule = entry["rule"]
         return cls(rule, by_model)
 
+    def of(self, model: str) -> str:
+        """The rule of a model."""
+        return self.by_model.get(model, self.rule)
+
+    def named(self, model: str) -> tuple[int, ...] | None:
+        """The versions, ascending, that the rule of a model lists; None where it lists none."""
+        rule = self.of(model)
+        return tuple(sorted(map(int, rule.split(",")))) if rule[0].isdecimal() else None
+
     def choose(self, model: str, published: list[int]) -> list[int]:
         """Those of the published versions, ascending, that are to serve."""
         rule = self.by_model.get(model, self.rule)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -23,6 +24,9 @@ from training.models import CNNConfig, LSTMConfig, MLPConfig, TransformerConfig
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 profile.SECONDS = 0.02  # tests ask which figures there are, not how steady they are
+
+hypothesis.settings.register_profile("quartet", deadline=None)  # other work on the machine is no fault of an example
+hypothesis.settings.load_profile("quartet")
 
 PLAIN = config.Control(pictures=False)
 TINY = {
@@ -45,7 +49,7 @@ TINY = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not cuda.available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU, or cuda-bindings not installed"))
 
 

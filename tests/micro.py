@@ -24,6 +24,7 @@ from modelrepo.manifest import (
 )
 from modelrepo.parity import Gate, Parity, ParityCase
 from modelrepo.preprocessing import Categorical, Columns, Numeric, Standardize
+from modelrepo.reference import Reference
 from modelrepo.repository import Repository, Staging, digest, write_goldens
 from modelrepo.tasks import Metric, Multiclass, Regression, Task
 from modelrepo.tensors import Bounds, ShapeRange, Signature, Tensors, TensorSpec
@@ -56,13 +57,28 @@ def mean(inputs: Tensors) -> Tensors:
     return {"values": (inputs["sequence"] * mask).sum(axis=1) / mask.sum(axis=1).astype(np.float32)}
 
 
-def write_double(path: Path, batch: str | int = "batch", factor: float = 2.0) -> None:
+def write_double(path: Path, batch: str | int = "batch", factor: float = 2.0, work: int = 0) -> None:
+    """`work` products of matrices, each half a millisecond or so, are done for nothing; they depend on the input, or would be done
+    once and for all when the file is loaded."""
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["logits" if not work else "scaled"])]
+    constants = [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])]
+    if work:
+        nodes += [
+            helper.make_node("ReduceMin", ["x"], ["least"], keepdims=0),
+            helper.make_node("Mul", ["least", "zero"], ["none"]),
+            helper.make_node("Add", ["matrix", "none"], ["m0"]),
+            *(helper.make_node("MatMul", [f"m{i}", "matrix"], [f"m{i + 1}"]) for i in range(work)),
+            helper.make_node("ReduceSum", [f"m{work}"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["scaled", "nothing"], ["logits"]),
+        ]
+        constants.append(helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]))
+        constants.append(helper.make_tensor("matrix", TensorProto.FLOAT, [256, 256], np.zeros(256 * 256, np.float32)))
     graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "factor"], ["logits"])],
+        nodes,
         "double",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 2])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [batch, 2])],
-        [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])],
+        constants,
     )
     _save(graph, path)
 
@@ -103,6 +119,14 @@ def publish_double(root: Path, name: str = "double", factor: float = 2.0) -> int
         return finish(staging, DOUBLE, Multiclass(labels=("a", "b")), inputs, double(inputs))
 
 
+def publish_times(root: Path, factor: float, name: str = "double", work: int = 0) -> int:
+    """A version that was trained otherwise: logits = factor * x, golden rows and all."""
+    inputs = {"x": np.arange(8, dtype=np.float32).reshape(4, 2)}
+    with Repository(root).stage(name) as staging:
+        write_double(staging.path / "model.onnx", factor=factor, work=work)
+        return finish(staging, DOUBLE, Multiclass(labels=("a", "b")), inputs, {"logits": inputs["x"] * np.float32(factor)})
+
+
 def publish_mean(root: Path, name: str = "mean") -> int:
     lengths = np.array([1, 3, 4])
     mask = np.arange(4) < lengths[:, None]
@@ -137,7 +161,7 @@ TEXT = Signature(
 )
 
 
-def publish_table(root: Path, name: str = "table") -> int:
+def publish_table(root: Path, name: str = "table", reference: Reference | None = None) -> int:
     """values = the features, -1 where one is missing. No golden row is without a missing value."""
     inputs = {"features": np.array([[31, 1, np.nan], [np.nan, 0, 5]], np.float32)}
     nodes = [
@@ -148,7 +172,8 @@ def publish_table(root: Path, name: str = "table") -> int:
     with Repository(root).stage(name) as staging:
         save_graph(staging.path / "model.onnx", TABLE, nodes, constants)
         outputs = {"values": np.nan_to_num(inputs["features"], nan=-1)}
-        return finish(staging, TABLE, Regression(targets=("age", "town", "pay")), inputs, outputs, preprocessing=(COLUMNS,))
+        task = Regression(targets=("age", "town", "pay"))
+        return finish(staging, TABLE, task, inputs, outputs, (), (COLUMNS,), reference)
 
 
 def publish_picture(root: Path, name: str = "picture") -> int:
@@ -162,7 +187,7 @@ def publish_picture(root: Path, name: str = "picture") -> int:
         return finish(staging, PICTURE, task, inputs, {"values": inputs["image"].reshape(2, 6)}, preprocessing=(step,))
 
 
-def publish_text(root: Path, name: str = "text") -> int:
+def publish_text(root: Path, name: str = "text", tokenized: bool = True) -> int:
     """logits = 0 and the number of bytes in the text; the tokenizer is that of bytes."""
     inputs = {"tokens": np.array([[0xFF, 0, 0], *[list("hé".encode())] * 2]), "mask": np.ones((3, 3), np.bool_)}
     nodes = [
@@ -180,9 +205,11 @@ def publish_text(root: Path, name: str = "text") -> int:
     task = Multiclass(labels=("short", "long"))
     with Repository(root).stage(name) as staging:
         save_graph(staging.path / "model.onnx", TEXT, nodes, constants)
+        outputs = {"logits": np.array([[0, 3]] * 3, np.float32)}
+        if not tokenized:
+            return finish(staging, TEXT, task, inputs, outputs)
         (staging.path / "tokenizer.json").write_text(byte_tokens())
         step = Tokenize(input="tokens", file=digest(staging.path / "tokenizer.json"))
-        outputs = {"logits": np.array([[0, 3]] * 3, np.float32)}
         return finish(staging, TEXT, task, inputs, outputs, preprocessing=(step,))
 
 
@@ -205,9 +232,10 @@ def finish(
     outputs: Tensors,
     extra: tuple[Artifact, ...] = (),
     preprocessing: tuple[Preprocessing, ...] = (),
+    reference: Reference | None = None,
 ) -> int:
     """Publish what lies in the staging folder as model.onnx, with these golden rows; `extra` artifacts come first."""
-    return staging.publish(manifest(staging.path, signature, task, inputs, outputs, extra, preprocessing))
+    return staging.publish(manifest(staging.path, signature, task, inputs, outputs, extra, preprocessing, reference))
 
 
 def manifest(
@@ -218,6 +246,7 @@ def manifest(
     outputs: Tensors,
     extra: tuple[Artifact, ...] = (),
     preprocessing: tuple[Preprocessing, ...] = (),
+    reference: Reference | None = None,
 ) -> Manifest:
     write_goldens(folder / "goldens.npz", inputs, outputs)
     (folder / "report.json").write_text("{}")
@@ -244,6 +273,7 @@ def manifest(
             versions={},
             checkpoint_sha256="0" * 64,
         ),
+        reference=reference,
         export={},
         reports=tuple(digest(path) for path in sorted(folder.glob("report.*"))),
     )

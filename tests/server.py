@@ -20,7 +20,7 @@ class Server:
         self.log: list[str] = []
         for line in process.stderr:
             self.log.append(line)
-            if found := re.search(r"serving \d+ models on (http://(\S+:\d+))", line):
+            if found := re.search(r"serving \d+ models on (https?://(\S+:\d+))", line):
                 self.url, self.address = found[1], found[2]
                 return
         raise AssertionError(f"the server did not start: {''.join(self.log)}")
@@ -31,7 +31,7 @@ class Server:
 
 
 @contextmanager
-def serving(repository: Path, *options: str) -> Iterator[Server]:
+def serving(repository: Path | str, *options: str) -> Iterator[Server]:
     command = [
         sys.executable,
         "-m",

@@ -30,6 +30,7 @@ import torch
 from pydantic import Field, JsonValue, TypeAdapter
 from torch import Tensor
 
+from modelrepo.reference import Reference
 from modelrepo.tasks import Metric, Task
 from modelrepo.tensors import Strict
 from training import atomic
@@ -76,6 +77,7 @@ class Facts(Strict):
     handling: dict[str, JsonValue]
     holdout_sha256: str
     calibration_sha256: str
+    reference: Reference | None = None  # runs of before have none
     created: str
     git_commit: str | None
     git_dirty: bool | None

@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from modelrepo.tasks import Metric
-from training import atomic, card, checkpoint, lineage, pictures, tasks
+from training import atomic, card, checkpoint, lineage, pictures, reference, tasks
 from training.checkpoint import CONFIG, UNFINISHED, CheckpointError, Facts
 from training.config import Config
 from training.data import Dataset
@@ -113,6 +113,7 @@ class Run:
         if first:
             kept: dict[checkpoint.Kept, Split] = {"holdout": self.dataset.test, "calibration": _calibration(self.dataset.train(1))}
             self.known |= {f"{name}_sha256": checkpoint.save_rows(self.folder, name, split) for name, split in kept.items()}
+            self.known["reference"] = reference.describe(self.dataset)
             atomic.write(self.folder / CONFIG, (json.dumps(self.known["config"], indent=2) + "\n").encode())
         self._began -= state.seconds
         self._state = state
@@ -230,6 +231,7 @@ class Run:
                 "task": task,
                 "test": tasks.metric(task, outputs, dataset.test.targets, self.config.floor),
                 "metrics": tasks.metrics(task, outputs, dataset.test.targets),
+                "reference": best.facts.reference and reference.with_predictions(best.facts.reference, task, outputs),
                 "ended": self.ended or "epochs",
                 "epochs": self._state.epoch,
                 "seconds": round(time.monotonic() - self._began, 1),

@@ -46,6 +46,8 @@ def mean(metric: str) -> str:
     return f"{rate(f'{metric}_sum', 'model')} / {rate(f'{metric}_count', 'model')}"
 
 
+CACHE_HITS = rate("quartet_response_cache_hits_total", "model")
+
 ROWS: dict[str, list[Panel]] = {
     "Traffic": [
         Panel("Requests by status", "reqps", {"{{status}}": rate("quartet_requests_total", "status")}),
@@ -116,12 +118,38 @@ ROWS: dict[str, list[Panel]] = {
             },
             description="queue and deadline: refused on arrival; expired: its time ended; abandoned: its caller left",
         ),
+        Panel("Requests refused on arrival", "reqps", {"{{reason}}": rate("quartet_refused_requests_total", "reason")}),
+    ],
+    "Response cache": [
+        Panel(
+            "Answered from the cache",
+            "percentunit",
+            {"{{model}}": f"{CACHE_HITS} / ({CACHE_HITS} + {rate('quartet_response_cache_misses_total', 'model')})"},
+            description="Nothing where --response-cache-bytes gives a model none",
+        ),
+        Panel("Kept", "bytes", {"{{model}}": f"sum by (model) (quartet_response_cache_bytes{{{MODEL}}})"}),
+        Panel("Gone to make room", "ops", {"{{model}}": rate("quartet_response_cache_evictions_total", "model")}),
+    ],
+    "Keys": [
+        Panel("Requests by key", "reqps", {"{{key}}": rate("quartet_key_requests_total", "key", PROCESS)}),
+        Panel(
+            "Turned away by key",
+            "reqps",
+            {"{{key}} {{reason}}": rate("quartet_key_refusals_total", "key, reason", PROCESS)},
+            description="unauthorized: no known key; forbidden: not for that; rate, concurrency: the key's limits",
+        ),
+        Panel("Files that cannot be used", "short", {"{{file}} on {{instance}}": f"quartet_file_rejected{{{PROCESS}}}"}),
     ],
     "Models and versions": [
         Panel("What serves", "short", {"": f"quartet_model_info{{{MODEL}}}"}, "table"),
         Panel("Requests by version", "reqps", {"{{model}}:{{version}}": rate("quartet_requests_total", "model, version")}),
         Panel("Passed over since the start", "short", {"": f"quartet_artifacts_skipped_total{{{MODEL}}}"}, "table"),
         Panel("Versions loaded", "short", {"{{model}} {{result}}": f"sum by (model, result) (quartet_loads_total{{{MODEL}}})"}),
+        Panel(
+            "Loading a version, mean since the start",
+            "s",
+            {"{{model}}": " / ".join(f"sum by (model) (quartet_load_seconds_{part}{{{MODEL}}})" for part in ("sum", "count"))},
+        ),
         Panel(
             "Sessions",
             "short",
@@ -132,15 +160,55 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel("Builds", "short", {"{{version}}": f"count by (version) (quartet_build_info{{{PROCESS}}})"}),
     ],
+    "Drift": [
+        Panel(
+            "Stability index, largest of a model's features",
+            "short",
+            {"{{model}}:{{version}}": f"max by (model, version) (quartet_drift_psi_max{{{MODEL}}})"},
+            description="Population stability index, last hour against the training rows: below 0.1 nothing, from 0.25 a shift",
+        ),
+        Panel(
+            "Stability index by feature",
+            "short",
+            {"{{model}}:{{version}} {{feature}}": f"max by (model, version, feature) (quartet_drift_psi{{{MODEL}}})"},
+        ),
+        Panel(
+            "Rows with a value like none in training",
+            "percentunit",
+            {
+                "{{model}}:{{version}}": (
+                    f"{rate('quartet_drift_outside_rows_total', 'model, version')}"
+                    f" / {rate('quartet_drift_rows_total', 'model, version')}"
+                )
+            },
+            description="below or above all training rows, an unknown category, a token or a missing value where training had none",
+        ),
+    ],
+    "Remote store": [
+        Panel("Not reached at the last look", "short", {"{{store}} by {{instance}}": f"quartet_store_unreachable{{{PROCESS}}}"}),
+        Panel(
+            "Looks and fetches",
+            "ops",
+            {"{{operation}} {{result}}": rate("quartet_store_operations_total", "operation, result", PROCESS)},
+            description="look: at what the store has; fetch: of a version",
+        ),
+        Panel("Fetched", "Bps", {"{{instance}}": rate("quartet_store_bytes_total", "instance", PROCESS)}),
+    ],
     "Processes": [
         Panel("Cores used", "short", {"{{instance}}": rate("process_cpu_seconds_total", "instance", PROCESS)}),
         Panel("Resident memory", "bytes", {"{{instance}}": f"process_resident_memory_bytes{{{PROCESS}}}"}),
         Panel("Up for", "s", {"{{instance}}": f"time() - process_start_time_seconds{{{PROCESS}}}"}),
+        Panel(
+            "How late the event loop is, p99",
+            "s",
+            {"{{instance}}": f"histogram_quantile(0.99, {rate('quartet_event_loop_lag_seconds_bucket', 'instance, le', PROCESS)})"},
+            description="What every request of a process waits for while something else has its event loop",
+        ),
     ],
-    "GPU (dcgm-exporter)": [
-        Panel("GPU busy", "percent", {"{{Hostname}} {{gpu}}": 'DCGM_FI_DEV_GPU_UTIL{namespace=~"$namespace"}'}),
-        Panel("GPU memory used", "decmbytes", {"{{Hostname}} {{gpu}}": 'DCGM_FI_DEV_FB_USED{namespace=~"$namespace"}'}),
-        Panel("Power", "watt", {"{{Hostname}} {{gpu}}": 'DCGM_FI_DEV_POWER_USAGE{namespace=~"$namespace"}'}),
+    "GPU": [
+        Panel("GPU busy", "percentunit", {"{{instance}} {{gpu}}": f"quartet_gpu_utilization_ratio{{{PROCESS}}}"}),
+        Panel("GPU memory used", "bytes", {"{{instance}} {{gpu}}": f"quartet_gpu_memory_used_bytes{{{PROCESS}}}"}),
+        Panel("Power", "watt", {"{{instance}} {{gpu}}": f"quartet_gpu_power_watts{{{PROCESS}}}"}),
     ],
 }
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from loadtests.drills.canary import canary
 from loadtests.drills.connections import cut, slowloris
 from loadtests.drills.drill import Outcome, Setting
 from loadtests.drills.memory import memory
@@ -32,6 +33,7 @@ from loadtests.server import NotStarted
 DRILLS: dict[str, Callable[[Setting], Coroutine[Any, Any, Outcome]]] = {
     "rollout": rollout,
     "swap": hot_swap,
+    "canary": canary,
     "corrupt": corrupt,
     "gone": repository_gone,
     "poison": poison,

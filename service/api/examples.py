@@ -64,15 +64,19 @@ def infer_response(model: ServedModel) -> dict[str, Any]:
     return {"model_name": model.name, "model_version": model.version, "outputs": outputs}
 
 
-def copy_paste_calls(models: list[ServedModel], url: str) -> str:
+def copy_paste_calls(models: list[ServedModel], url: str, keyed: bool = False) -> str:
     """One row sent by curl and by tritonclient, and where the documentation is: text for a terminal.
 
-    The row is that of the model whose example is the shortest.
+    The row is that of the model whose example is the shortest; `keyed`: the key is taken from the variable KEY.
     """
     model = min(models, key=lambda model: len(json.dumps(predict_request(model))))
     inputs, _ = golden_row(model)
     body = json.dumps(predict_request(model))
-    lines = ["import numpy as np, tritonclient.http as http", f'client = http.InferenceServerClient("{url.split("://")[1]}")']
+    secured = ", ssl=True" if url.startswith("https") else ""
+    lines = [
+        "import numpy as np, tritonclient.http as http",
+        f'client = http.InferenceServerClient("{url.split("://")[1]}"{secured})',
+    ]
     names = []
     for name, array in inputs.items():
         kind = tensor.datatype(array.dtype)
@@ -81,10 +85,12 @@ def copy_paste_calls(models: list[ServedModel], url: str) -> str:
         lines.append(f"{name}.set_data_from_numpy(np.array({data}, np.{array.dtype.name}))")
         names.append(name)
     task = model.manifest.task
-    lines.append(f'print(client.infer("{model.name}", [{", ".join(names)}]).as_numpy("{task.output}"))')
-    code = "\n".join(lines)
+    shown = """, headers={"Authorization": "Bearer " + os.environ["KEY"]}""" if keyed else ""
+    lines.append(f'print(client.infer("{model.name}", [{", ".join(names)}]{shown}).as_numpy("{task.output}"))')
+    code = "\n".join(["import os", *lines] if keyed else lines)
+    shown = '-H "Authorization: Bearer $KEY" ' if keyed else ""
     return (
-        f"curl:\n\ncurl -s {url}/models/{model.name}/predict -H 'Content-Type: application/json' -d {shlex.quote(body)}\n\n"
+        f"curl:\n\ncurl -s {url}/models/{model.name}/predict {shown}-H 'Content-Type: application/json' -d {shlex.quote(body)}\n\n"
         f"Python:\n\n{sys.executable} - <<'END'\n{code}\nEND\n\n"
         f"In a browser, every model with a form to try it: {url}/docs\n"
     )

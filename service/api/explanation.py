@@ -11,6 +11,8 @@ Explanation = dict[str, str | int | float | bool]
 def explain(model: ServedModel, answer: Answer) -> Explanation:
     """Durations in milliseconds: of the queue, of making the batch with its padding, of running it; and what ran it."""
     batch = answer.batch
+    if answer.cached:
+        return {"queue_ms": 0.0, "pad_ms": 0.0, "compute_ms": 0.0, "cached": True, **_served(model)}
     found: Explanation = {
         "queue_ms": round(answer.waited * 1e3, 3),
         "pad_ms": round(batch.merging * 1e3, 3),
@@ -19,14 +21,20 @@ def explain(model: ServedModel, answer: Answer) -> Explanation:
         "batch_bucket": model.manifest.signature.batch.bucket(batch.size),
         "padding_share": round(batch.padding, 4),
         "left_because": batch.reason,
+        **_served(model),
+    }
+    if batch.length is not None:
+        found["length_bucket"] = batch.length
+    return found
+
+
+def _served(model: ServedModel) -> Explanation:
+    return {
         "backend": model.provider,
         "artifact": model.artifact.file.path,
         "precision": model.candidate.precision,
         "version": model.version,
     }
-    if batch.length is not None:
-        found["length_bucket"] = batch.length
-    return found
 
 
 def server_timing(explanation: Explanation) -> str:

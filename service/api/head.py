@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from service.codec import encoding, v2
 from service.errors import InvalidRequest
+from service.identity import HEADER, usable
+from service.keys.credentials import SECRET, presented
+from service.rollout.split import STICKY
 
 PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^/]+)(?:/versions/([^/]+))?/(predict)")
 
@@ -17,7 +20,9 @@ Headers = dict[str, str]
 class Head(NamedTuple):
     """A request whose body, of `length` bytes, may be taken as it is. `coding` is what its answer may be compressed with.
 
-    `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default.
+    `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default. Requests with the same
+    `sticky` key go to the same of two versions. `digest` is the hash of the API key that was shown; `secret`: the head holds
+    something that nobody else is to have; `foreign`: a page in a browser sent it.
     """
 
     name: str
@@ -30,6 +35,18 @@ class Head(NamedTuple):
     coding: str | None
     timeout: float | None
     priority: int
+    request_id: str | None
+    trace: tuple[str, str] | None  # traceparent and tracestate
+    sticky: str | None
+    digest: bytes | None
+    secret: bool
+    foreign: bool
+
+    @property
+    def path(self) -> str:
+        """Where it was sent to, without a query."""
+        version = "" if self.version is None else f"/versions/{self.version}"
+        return f"{'/v2' if self.interface == 'infer' else ''}/models/{self.name}{version}/{self.interface}"
 
 
 def target(path: str) -> tuple[str, str | None, str] | None:
@@ -70,7 +87,28 @@ def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> H
         return None
     coding = encoding.of_answer(given["accept-encoding"]) if "accept-encoding" in given else None
     json_length = given.get(v2.HEADER_LENGTH)
-    return Head(*found, query, int(length), given.get("content-type", ""), json_length, coding, timeout, priority)
+    content_type, request_id, trace = given.get("content-type", ""), usable(given.get(HEADER)), propagated(given)
+    secret = not SECRET.isdisjoint(given)
+    return Head(
+        *(*found, query, int(length), content_type, json_length, coding, timeout, priority),
+        request_id=request_id,
+        trace=trace,
+        sticky=given.get(STICKY),
+        digest=presented(given) if secret else None,
+        secret=secret,
+        foreign="origin" in given,
+    )
+
+
+def route(version: str | None, interface: str) -> str:
+    """The path of an interface with the names of its parts, as the OpenAPI document has it."""
+    return f"{'/v2' if interface == 'infer' else ''}/models/{{model}}{'' if version is None else '/versions/{version}'}/{interface}"
+
+
+def propagated(headers: Headers) -> tuple[str, str] | None:
+    """The headers traceparent and tracestate; None without the first."""
+    parent = headers.get("traceparent")
+    return None if parent is None else (parent, headers.get("tracestate", ""))
 
 
 def urgency(headers: Headers) -> tuple[float | None, int]:

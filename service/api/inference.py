@@ -13,24 +13,39 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from service import errors
+from service import errors, identity, tracing
+from service.access import GONE, path_of
 from service.api.explanation import Explanation, explain, server_timing
-from service.api.head import Headers, target, urgency
+from service.api.head import Headers, propagated, route, target, urgency
 from service.api.quick import BINARY, JSON, LONG_BODY, WORTH_ENCODING, Quick
+from service.api.sharing import sharing
 from service.codec import encoding, v2
-from service.errors import MethodNotAllowed, PayloadTooLarge, ServiceError, shut_down
+from service.errors import Forbidden, MethodNotAllowed, PayloadTooLarge, ServiceError, Unauthorized, shut_down
+from service.health import TRUSTED
+from service.identity import Identity
+from service.keys.credentials import presented
+from service.keys.demand import demand
+from service.keys.guard import Guard, Principal
 from service.metrics import Metrics
 from service.model import ServedModel
-from service.protocol import GONE
+from service.origins import may_order
+from service.protocol import GONE as LEFT
 from service.registry import Registry
+from service.rollout.split import STICKY
+from service.telemetry import Telemetry
+from service.tracing import TRACED
+
+if TYPE_CHECKING:
+    from service.otel import Traced, Tracing
 
 log = logging.getLogger("quartet.api")
 
+ASKS_A_PERSON = {"WWW-Authenticate": 'Basic realm="quartet", Bearer realm="quartet"'}  # a browser shows a form for the first
 SHORT_ENCODED = 1024  # bytes, of which deflate makes a thousand times as many at most
 
 P = ParamSpec("P")
@@ -47,9 +62,24 @@ class ClientGone(Exception):
 class InferenceFirst:
     """The application: inference paths are answered here, all others by `rest`."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int, rest: FastAPI) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        max_body_bytes: int,
+        rest: FastAPI,
+        telemetry: Telemetry,
+        guard: Guard | None = None,
+        origins: tuple[str, ...] = (),
+    ) -> None:
+        """Pages of `origins`, sites other than this one, may ask too."""
         self.registry = registry
-        self.quick = Quick(registry, metrics, max_body_bytes)
+        self.telemetry = telemetry
+        self.quick = Quick(registry, metrics, max_body_bytes, telemetry, guard, shares=bool(origins))
+        self.metrics = metrics
+        self.guard = guard
+        self._origins = origins
+        self._dispatch = sharing(self._watched, origins) if origins else self._watched
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self.rest = rest
@@ -61,36 +91,77 @@ class InferenceFirst:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
-        found = target(scope["path"]) if scope["type"] == "http" else None
-        if found is None:
+        await self._dispatch(scope, receive, send)
+
+    async def _watched(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on, and let those know who watch."""
+        if scope["type"] != "http":
             await self._hand_on(scope, receive, send)
             return
+        headers = _headers(scope)
+        request, traced = Identity(headers.get(identity.HEADER), headers.get("traceparent")), None
+        identity.current.set(request)
+        if self.telemetry.access is not None:
+            send = self.telemetry.access.noting(scope, send)
+        found = target(scope["path"])
+        if found is None:
+            await self._let_in(scope, receive, send)
+            return
+        if self.telemetry.tracing is not None:
+            traced = _begun(scope, self.telemetry.tracing, route(*found[1:]), propagated(headers))
+            tracing.current.set(traced)
+        if traced is None:
+            await self._answer(found, scope, headers, receive, send)
+            return
+        request.trace_id = traced.trace_id
+        status = GONE
+        try:
+            status = await self._answer(found, scope, headers, receive, send)
+        finally:
+            traced.end(status)
+
+    async def _answer(
+        self, found: tuple[str, str | None, str], scope: Scope, headers: Headers, receive: Receive, send: Send
+    ) -> int:
+        """Answer a request to an inference path; the status."""
         started = time.perf_counter()
         name, version, interface = found
+        request = identity.current.get()
+        assert request is not None
         labels = ("", "")
         model: ServedModel | None = None
         failure: ServiceError | None = None
+        principal: Principal | None = None
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(scope["method"], "POST")
-            headers = _headers(scope)
+            if self.guard is not None:
+                principal = self.guard.admit(presented(headers), "infer", name)
             query = scope.get("query_string", b"").decode("latin-1")
             body = await self._read(headers, receive)
-            model = self.registry.get(name, version)
-            labels = (model.name, model.version)
-            model.batcher.refuse_where_full()  # before the work of decoding: refusing must cost less than answering
+            model = self.registry.route(name, version, headers.get(STICKY)) or self.registry.get(name, version)
+            labels = request.model, request.version = model.name, model.version
+            if model.cache is None:  # a kept answer needs no room
+                model.batcher.refuse_where_full()  # before the work of decoding: refusing must cost less than answering
             with model.called(), _unless_gone(scope, receive):
                 content, answer_headers = await self._interfaces[interface](model, body, headers, query)
         except ClientGone:
             self._metrics.cancelled.labels(*labels).inc()
-            return
+            if self.telemetry.access is not None:
+                self.telemetry.access.left(scope, time.perf_counter() - started)
+            return GONE
         except asyncio.CancelledError:  # the time for draining is over
+            request.needed()
             log.warning("%s %s was given up while shutting down", interface, name)
             failure = shut_down()
         except Exception as error:  # the last line of defence: a caller gets an answer, never a stack trace
             failure = errors.translate(error)
             if failure is not error and type(failure) is ServiceError:
+                request.needed()
                 log.exception("%s %s failed", interface, name)
+        finally:
+            if principal is not None:
+                principal.end()
         status = 200
         if failure is not None:
             status, content, answer_headers = failure.status, errors.body(failure), {"content-type": JSON, **failure.headers}
@@ -98,7 +169,42 @@ class InferenceFirst:
         answers.add(status, time.perf_counter() - started)
         if self.registry.stopping:
             answer_headers = {**answer_headers, "connection": "close"}  # so that the caller turns to another instance
+        if request.answered is not None:
+            answer_headers[identity.HEADER] = request.answered
+        if (traced := tracing.current.get()) is not None:
+            if model is not None:
+                traced.note(model=model.name, version=model.version)
+            answer_headers["traceresponse"] = traced.response
         await _respond(scope, send, status, content, answer_headers)
+        return status
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on what may come in: with a key where there are keys, and otherwise no order from another site's page."""
+        if scope["type"] != "http" or TRUSTED in scope.get("extensions", {}):
+            await self._hand_on(scope, receive, send)
+            return
+        method, path, headers = scope["method"], scope["path"], _headers(scope)
+        reads = method in ("GET", "HEAD")
+        demanded = demand(method, path)
+        principal: Principal | None = None
+        try:
+            if self.guard is None:
+                if not reads and not may_order(headers.get("origin"), headers.get("host"), self._origins):
+                    raise Forbidden(f"a page of {headers['origin']} may give no orders here: see --cors-origins")
+            elif demanded is not None:
+                principal = self.guard.admit(presented(headers, basic=reads), *demanded)
+                if demanded[0] == "admin":
+                    log.info("%s %s by key %r", method, path, principal.name)
+        except ServiceError as error:
+            visits = reads and "text/html" in headers.get("accept", "")  # not a page's script, whose caller no form is to surprise
+            told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if visits and isinstance(error, Unauthorized) else {})}
+            await _respond(scope, send, error.status, errors.body(error), told)
+            return
+        try:
+            await self._hand_on(scope, receive, send)
+        finally:
+            if principal is not None:
+                principal.end()
 
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let FastAPI answer, with a body that has arrived whole and within the limit."""
@@ -155,6 +261,15 @@ class InferenceFirst:
         return await asyncio.to_thread(encoding.decode, body, coding, limit)
 
 
+def _begun(scope: Scope, tracing: Tracing, route: str, given: tuple[str, str] | None) -> Traced | None:
+    """The trace of a request: the quick way has begun it, or it begins here."""
+    extensions = scope.get("extensions") or {}
+    if TRACED in extensions:
+        traced: Traced | None = extensions[TRACED]
+        return traced
+    return tracing.begin(path_of(scope), route, given, time.monotonic())
+
+
 def _headers(scope: Scope) -> Headers:
     return {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
 
@@ -179,7 +294,7 @@ def _unless_gone(scope: Scope, receive: Receive) -> Iterator[None]:
             pass
         leave()
 
-    callbacks: set[Callable[[], None]] | None = scope.get("extensions", {}).get(GONE)
+    callbacks: set[Callable[[], None]] | None = scope.get("extensions", {}).get(LEFT)
     listening = None
     if callbacks is None:
         listening = asyncio.ensure_future(listen())
@@ -201,12 +316,16 @@ def _unless_gone(scope: Scope, receive: Receive) -> Iterator[None]:
 
 async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) -> Answer:
     """The Open Inference Protocol."""
-    request = await _decoded(
-        body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows, model.reader.texts
-    )
-    answer = await model.infer(request.inputs, request.timeout, request.priority)
+    with tracing.stage("decode"):
+        request = await _decoded(
+            body, v2.decode, headers.get(v2.HEADER_LENGTH), model.manifest.signature, model.max_rows, model.reader.texts
+        )
+    if (caller := identity.current.get()) is not None:
+        caller.found(request.id)
+    answer = await model.infer(request.inputs, request.timeout, request.priority, request.id)
     explanation = explain(model, answer) if request.explain else None
-    content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
+    with tracing.stage("encode"):
+        content, header_length = v2.encode(request, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
     if header_length is None:
         return content, {"content-type": JSON, **_timing(explanation)}
     return content, {"content-type": BINARY, v2.HEADER_LENGTH: str(header_length), **_timing(explanation)}
@@ -215,12 +334,14 @@ async def infer(model: ServedModel, body: bytes, headers: Headers, _query: str) 
 async def predict_instances(model: ServedModel, body: bytes, headers: Headers, query: str) -> Answer:
     """Instances in, predictions out."""
     reader, content_type = model.reader, headers.get("content-type", "")
-    read = reader.quick(body, content_type, query, model.max_rows) if len(body) <= LONG_BODY else None
-    if read is None:
-        read = await asyncio.to_thread(reader.decode, body, content_type, query, model.max_rows)
+    with tracing.stage("decode"):
+        read = reader.quick(body, content_type, query, model.max_rows) if len(body) <= LONG_BODY else None
+        if read is None:
+            read = await asyncio.to_thread(reader.decode, body, content_type, query, model.max_rows)
     answer = await model.infer(read.inputs, *urgency(headers))
     explanation = explain(model, answer) if read.explain else None
-    content = model.predictions.encode(answer.ran, answer.start, answer.stop, read.top_k, explanation)
+    with tracing.stage("encode"):
+        content = model.predictions.encode(answer.ran, answer.start, answer.stop, read.top_k, explanation)
     return content, {"content-type": JSON, **_timing(explanation)}
 
 

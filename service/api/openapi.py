@@ -12,6 +12,7 @@ from modelrepo.tasks import Multiclass, Regression
 from modelrepo.tensors import ShapeRange, TensorSpec
 from service.api import examples
 from service.codec import tensor
+from service.keys.demand import demand
 from service.model import ServedModel
 from service.registry import Registry
 
@@ -19,20 +20,21 @@ Schema = dict[str, Any]
 
 ERRORS = {
     "400": "Not the protocol: broken JSON, a missing key, a wrong datatype or shape",
-    "403": "This server takes no orders about its models from here",
+    "401": "No key, or none that is known",
+    "403": "This server takes no orders about its models from here, or not with this key",
     "404": "No such model or version",
     "413": "More bytes or rows than are taken at once",
     "415": "A kind or encoding of body that is not taken",
     "422": "The model cannot take these values, or what was to be loaded cannot be",
-    "429": "Too much is waiting; see Retry-After",
+    "429": "Too much is waiting, or the key's limits are reached; see Retry-After",
     "503": "Loading, shutting down, or too much is waiting",
     "504": "Accepted, and not answered within the timeout",
 }
 INFERENCE = ("400", "404", "413", "415", "422", "429", "503", "504")
 
 
-def install(app: FastAPI, registry: Registry) -> None:
-    """Make `app` describe the models that `registry` serves at the moment it is asked."""
+def install(app: FastAPI, registry: Registry, keyed: bool = False) -> None:
+    """Make `app` describe the models that `registry` serves at the moment it is asked; `keyed`: each path asks for a key."""
 
     def document() -> Schema:
         described = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
@@ -43,9 +45,21 @@ def install(app: FastAPI, registry: Registry) -> None:
         for model in {model.name: model for model in sorted(registry.models(), key=lambda model: int(model.version))}.values():
             described["paths"][f"/models/{model.name}/predict"] = {"post": _predict(model)}
             described["paths"][f"/v2/models/{model.name}/infer"] = {"post": _infer(model)}
+        if keyed:
+            _ask_for_keys(described)
         return described
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+
+
+def _ask_for_keys(described: Schema) -> None:
+    """The key, as a form in the documentation takes it, and the answers without a good one."""
+    described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for name, path in described["paths"].items():
+        for method, operation in path.items():
+            if demand(method.upper(), name) is not None:
+                operation["security"] = [{"key": []}]
+                operation["responses"] |= {status: _error(status) for status in ("401", "403", "429")}
 
 
 def _own_errors(described: Schema) -> None:

@@ -14,16 +14,21 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from modelrepo.tensors import Array
-from service import errors
+from service import errors, identity
+from service.access import GONE
 from service.api.explanation import explain, server_timing
-from service.api.head import Head
+from service.api.head import Head, route
 from service.batch import Answer, Work
 from service.codec import encoding, v2
 from service.codec.instances import Instances
 from service.errors import Refused, ServiceError, shut_down
+from service.identity import Identity
+from service.keys.guard import Guard, Principal
 from service.metrics import Metrics
 from service.model import ServedModel
 from service.registry import Registry
+from service.telemetry import Telemetry
+from service.tracing import TRACED
 
 log = logging.getLogger("quartet.api")
 
@@ -41,33 +46,63 @@ class Connection(Protocol):
     def alone(self) -> bool:
         """Whether there is no other."""
 
-    def reply(self, call: Call, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def hand_on(self, key: str, value: object) -> None:
+        """Put something among the extensions of the ASGI scope of the request that is declined."""
+
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
         """Write the answer to a call, and go on with the next request."""
 
 
 class Quick:
     """The quick way into the registry's models."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        metrics: Metrics,
+        max_body_bytes: int,
+        telemetry: Telemetry,
+        guard: Guard | None = None,
+        shares: bool = False,
+    ) -> None:
+        """`shares`: what a page of another site asks needs headers in its answer, which the long way adds."""
         self._registry = registry
+        self._tracing = telemetry.tracing
+        self.access = telemetry.access
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._guard = guard
+        self._shares = shares
 
     def fits(self, head: Head) -> bool:
         """Whether a body is short enough to be decoded in the event loop."""
+        if self._shares and head.foreign:
+            return False
         return head.length <= min(self._max_body_bytes, LONG_BODY if head.json_length is None else LONG_BINARY)
 
-    def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | None:
+    def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | Denied | None:
         """Queue a whole request, which arrived at that time of `time.monotonic`; None where it has to go the long way.
 
         A refusal is answered at once: it must cost less than an answer.
         """
-        model = self._registry.find(head.name, head.version)
-        if model is None:
+        model = self._registry.route(head.name, head.version, head.sticky)
+        if model is None or (model.cache is not None and head.length > LONG_BODY):  # whose key is made in a thread
             return None
-        call = Call(connection, self, model, head, arrived)
+        if self._tracing is not None:
+            traced = self._tracing.begin(head.path, route(head.version, head.interface), head.trace, arrived)
+            if traced is not None:  # the long way says what happens in between
+                connection.hand_on(TRACED, traced)
+                return None
+        principal = None
+        if self._guard is not None:
+            try:
+                principal = self._guard.admit(head.digest, "infer", head.name)
+            except ServiceError as refusal:
+                return self._denied(connection, head, refusal, arrived)
+        call = Call(connection, self, model, head, arrived, principal)
         try:
-            model.batcher.refuse_where_full()
+            if model.cache is None:
+                model.batcher.refuse_where_full()
             call.start(body)
         except Refused as refusal:
             model.enter()
@@ -75,8 +110,23 @@ class Quick:
         except Exception:  # whatever it is, the long way meets it again and says it
             if call.response_complete:
                 raise
+            if principal is not None:
+                principal.undo()
+            if self._tracing is not None:
+                connection.hand_on(TRACED, None)
             return None
         return call
+
+    def _denied(self, connection: Connection, head: Head, refusal: ServiceError, arrived: float) -> Denied:
+        seconds = time.monotonic() - arrived
+        self._metrics.answers(head.interface).add(refusal.status, seconds)
+        content, headers = errors.body(refusal), {"content-type": JSON, **refusal.headers}
+        if head.request_id is not None:
+            headers[identity.HEADER] = head.request_id
+        if self.access is not None:
+            asked = Identity(head.request_id, head.trace and head.trace[0])
+            self.access.line("POST", head.path, refusal.status, seconds, len(content), asked)
+        return Denied(connection, refusal.status, content, headers, not self.stopping)
 
     @property
     def stopping(self) -> bool:
@@ -92,6 +142,26 @@ class Declined(ServiceError):
     """The long way is the right one."""
 
 
+class Denied:
+    """A request that the guard turned away. To uvicorn's protocol it is a cycle that has ended."""
+
+    response_started = response_complete = True
+    disconnected = False
+
+    def __init__(self, connection: Connection, status: int, content: bytes, headers: dict[str, str], keep_alive: bool) -> None:
+        """Answers it."""
+        self.keep_alive = keep_alive
+        connection.reply(self, status, content, headers)
+
+    @property
+    def message_event(self) -> Denied:
+        """uvicorn sets it when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """Nobody waits."""
+
+
 class Call:
     """One request under way. To uvicorn's protocol it is what its own request-response cycle is."""
 
@@ -99,8 +169,10 @@ class Call:
         "_arrived",
         "_connection",
         "_head",
+        "_key",
         "_model",
         "_plain",
+        "_principal",
         "_quick",
         "_read",
         "_work",
@@ -110,12 +182,21 @@ class Call:
     )
     response_started = False
 
-    def __init__(self, connection: Connection, quick: Quick, model: ServedModel, head: Head, arrived: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        quick: Quick,
+        model: ServedModel,
+        head: Head,
+        arrived: float,
+        principal: Principal | None = None,
+    ) -> None:
         self._connection = connection
         self._quick = quick
         self._model = model
         self._head = head
         self._arrived = arrived
+        self._principal = principal
         self._work: Work | None = None
         self._read: v2.Request | Instances
         self._plain = False
@@ -146,8 +227,14 @@ class Call:
             self._read, inputs, rows, length = read, read.inputs, read.rows, read.length
         if not rows:
             inputs, rows, length = model.checked(inputs)
-        if rows > model.manifest.signature.batch.max:
+        if rows > 1 and model.batcher.apart(inputs, rows, length):
             raise Declined("it takes several batches")
+        if model.cache is not None:
+            self._key = model.cache.key(inputs)
+            if (kept := model.cache.get(self._key)) is not None:
+                model.enter()
+                self.answered(Work(inputs, rows, None, None), kept)
+                return
         model.enter()
         try:
             self._work = model.batcher.offer(self, inputs, rows, length, timeout or model.timeout, priority, self._connection.alone)
@@ -174,8 +261,10 @@ class Call:
         except Exception as error:  # noqa: BLE001 - the last line of defence, as in `inference.py`
             self.failed(None, error)
             return
+        if model.cache is not None and not answer.cached:
+            model.cache.put(self._key, answer)
         if model.taps:
-            model.show(work.inputs, answer)
+            model.show(work.inputs, answer, None if isinstance(read, Instances) else read.id)
         if len(content) < WORTH_ENCODING:
             self._end(200, content, headers)
             return
@@ -192,9 +281,13 @@ class Call:
     def failed(self, _work: Work | None, error: Exception) -> None:
         """Write the error."""
         failure = errors.translate(error)
+        headers = {"content-type": JSON, **failure.headers}
         if failure is not error and type(failure) is ServiceError:
-            log.error("%s %s failed", self._head.interface, self._head.name, exc_info=error)
-        self._end(failure.status, errors.body(failure), {"content-type": JSON, **failure.headers})
+            request = self._identity()
+            request.needed()
+            log.error("%s %s failed", self._head.interface, self._head.name, exc_info=error, extra={"about": request.about()})
+            headers[identity.HEADER] = str(request.answered)
+        self._end(failure.status, errors.body(failure), headers)
 
     def left(self) -> None:
         """The connection broke: the rows are taken back, if they still wait."""
@@ -203,12 +296,17 @@ class Call:
             self._model.batcher.withdraw(self._work)
         self._quick.cancelled(self._model)
         self._model.leave()
+        if self._quick.access is not None:
+            self._quick.access.line("POST", self._head.path, GONE, time.monotonic() - self._arrived, 0, self._identity())
+        if self._principal is not None:
+            self._principal.end()
 
     def give_up(self) -> None:
         """The time for draining is over."""
         if self._work is not None:
             self._model.batcher.withdraw(self._work)
-        log.warning("%s %s was given up while shutting down", self._head.interface, self._head.name)
+        about = self._identity().about()
+        log.warning("%s %s was given up while shutting down", self._head.interface, self._head.name, extra={"about": about})
         self.failed(None, shut_down())
 
     @property
@@ -225,10 +323,24 @@ class Call:
         if not self.disconnected:
             self._end(200, content if encoded is None else encoded, headers)
 
+    def _identity(self) -> Identity:
+        head, read = self._head, getattr(self, "_read", None)
+        request = Identity(head.request_id, head.trace and head.trace[0])
+        request.found(read.id if isinstance(read, v2.Request) else None)
+        request.model, request.version = self._model.name, self._model.version
+        return request
+
     def _end(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.response_complete = True
-        self._model.answers(self._head.interface).add(status, time.monotonic() - self._arrived)
+        head, seconds = self._head, time.monotonic() - self._arrived
+        self._model.answers(head.interface).add(status, seconds)
         self._model.leave()
+        if head.request_id is not None:
+            headers[identity.HEADER] = head.request_id
+        if self._quick.access is not None:
+            self._quick.access.line("POST", head.path, status, seconds, len(content), self._identity())
+        if self._principal is not None:
+            self._principal.end()
         if self._quick.stopping:
             self.keep_alive = False
         self._connection.reply(self, status, content, headers)

@@ -9,6 +9,7 @@ from modelrepo.errors import ModelNotFound, RepositoryError
 from service.errors import Forbidden, InvalidRequest, UnknownModel, Unprocessable
 from service.loading import LoadFailed
 from service.registry import Registry
+from service.rollout.rollouts import Rollouts
 from service.siblings import Siblings
 
 
@@ -41,7 +42,7 @@ class Done(BaseModel):
     """Empty: it was done."""
 
 
-def router(registry: Registry, siblings: Siblings, controlled: bool) -> APIRouter:
+def router(registry: Registry, rollouts: Rollouts, siblings: Siblings, controlled: bool) -> APIRouter:
     """The endpoints, over the models of `registry`. Loading and unloading are refused unless `controlled`."""
     api = APIRouter(tags=["Model repository"])
 
@@ -68,10 +69,14 @@ def router(registry: Registry, siblings: Siblings, controlled: bool) -> APIRoute
 
     @api.post("/v2/repository/models/{model}/load")
     async def load(model: str, http: Request, request: ControlRequest | None = None) -> Done:
-        """Serve what the repository and `--versions` say now; returns when it answers. Old versions leave after that."""
+        """Serve what the repository and `--versions` say now; returns when it answers. Old versions leave after that.
+
+        Where `--rollout` says how newer versions begin, they are loaded, and begin so.
+        """
         allow(request, set())
         try:
             await registry.load(model)
+            await rollouts.look(model, again=True)
         except ModelNotFound as error:
             raise UnknownModel(str(error)) from None
         except (RepositoryError, LoadFailed) as error:

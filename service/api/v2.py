@@ -75,7 +75,7 @@ class InferenceStatistics(ComputeStatistics):
     success: DurationStatistic
     fail: DurationStatistic
     queue: DurationStatistic
-    cache_hit: DurationStatistic = NEVER  # there is no cache; the clients' schema has both all the same
+    cache_hit: DurationStatistic = NEVER
     cache_miss: DurationStatistic = NEVER
 
 
@@ -238,6 +238,8 @@ def _statistics(model: ServedModel) -> ModelStatistics:
             success=_duration(counted.success),
             fail=_duration(counted.fail),
             queue=_duration(counted.queue),
+            cache_hit=_duration(counted.cache_hit),
+            cache_miss=_duration(counted.cache_miss),
             **_compute(counted.compute),
         ),
         batch_stats=[BatchStatistics(batch_size=rows, **_compute(compute)) for rows, compute in sorted(counted.by_size.items())],

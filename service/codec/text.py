@@ -106,6 +106,13 @@ class Texts:
         (tokens,) = self._encode([("", text)])
         return text if np.array_equal(tokens, row) else None
 
+    def text(self, row: Array) -> str:
+        """The text with these tokens or, where no text has exactly these, the nearest."""
+        if row.tolist() == self._nothing:
+            return ""
+        exact = self.instance(row)
+        return str(self._tokenizer.decode(row.tolist(), skip_special_tokens=False)) if exact is None else exact
+
     def body(self, media_type: str, row: Array) -> str | None:
         """The text with these tokens, plain or as CSV."""
         text = self.instance(row)

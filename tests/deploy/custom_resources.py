@@ -34,7 +34,19 @@ def resource(version: str, spec: Schema) -> Schema:
 
 
 SELECTOR = keys("matchLabels", matchLabels=TEXTS)
-ENDPOINTS = many(keys("port path interval", port=TEXT, path=TEXT, interval=DURATION))
+ENTRY = keys("name key", name=TEXT, key=TEXT)
+TLS = keys(insecureSkipVerify=YES_NO, serverName=TEXT, ca=keys(secret=ENTRY), cert=keys(secret=ENTRY), keySecret=ENTRY)
+ENDPOINTS = many(
+    keys(
+        "port path interval",
+        port=TEXT,
+        path=TEXT,
+        interval=DURATION,
+        scheme={"enum": ["http", "https"]},
+        authorization=keys("credentials", type=TEXT, credentials=ENTRY),
+        tlsConfig=TLS,
+    )
+)
 REFERENCE = keys("name", name=TEXT, namespace=TEXT, sectionName=TEXT, port=NUMBER, kind=TEXT, group=TEXT)
 RULE = keys(
     "expr",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
+from pathlib import Path
 
 import helm_python
 import kubernetes_validate
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from kubernetes_validate import utils
 
+from modelrepo.__main__ import parser
+from modelrepo.signatures import TrustedKeys
 from service.settings import Settings
 from tests.deploy import custom_resources
 from tests.deploy.chart import CHART, DEPLOY, FEATURES, container, feature, kinds, one, pod, render, settings
@@ -83,6 +86,23 @@ def test_the_check_of_pod_security_finds_what_it_is_for():
         pytest.param({"prometheusRule": {"slowSeconds": 0.3}}, "slowSeconds", id="no bucket of the histogram"),
         pytest.param(
             {"models": {"claim": {"name": "a"}, "pull": {"url": "http://b"}}}, "not from claim and pull", id="two sources"
+        ),
+        pytest.param(
+            {"tls": {"clientCa": "a"}}, "tls.clientCa is for HTTPS: set tls.secret", id="clients' certificates without TLS"
+        ),
+        pytest.param({"settings": {"keys": "/a"}}, "'keys' not allowed", id="what the chart sets"),
+        pytest.param({"models": {"pull": {"url": "http://b"}}}, "say which by models.pull.sha256", id="any archive"),
+        pytest.param({"models": {"url": "/models"}}, "at '/models/url'", id="no URL"),
+        pytest.param({"models": {"trustedKeys": {"a.pub": "ssh-ed25519 x"}}}, "a.pub", id="no PEM"),
+        pytest.param(
+            {
+                "models": {"url": "s3://m"},
+                "engines": {"build": True},
+                "image": {"variant": "gpu-tensorrt"},
+                "gpu": {"enabled": True},
+            },
+            "use models.pull or models.claim",
+            id="engines in copies",
         ),
         pytest.param({"secret": {"existing": "a", "data": {"b": "c"}}}, "leave one empty", id="two secrets"),
         pytest.param({"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "enable one", id="two scalers"),
@@ -183,6 +203,59 @@ def test_the_secret_reaches_the_service_and_the_one_who_pulls():
     assert {"secretRef": {"name": "models-token"}} in container(existing)["envFrom"]
 
 
+def test_traces_go_to_the_collector_with_the_pods_name_and_through_the_network_policy():
+    documents = feature("telemetry")
+    given = {each["name"]: each.get("value", each.get("valueFrom")) for each in container(documents)["env"]}
+    assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector.monitoring:4318"
+    assert (given["OTEL_TRACES_SAMPLER"], given["OTEL_TRACES_SAMPLER_ARG"]) == ("parentbased_traceidratio", "0.1")
+    assert given["OTEL_SERVICE_NAME"] == "quartet"
+    names = list(given)
+    assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES"), "Kubernetes puts in what it has met before"
+    assert given["OTEL_RESOURCE_ATTRIBUTES"] == "k8s.namespace.name=models,k8s.pod.name=$(POD_NAME),quartet.track=stable"
+    assert given["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert given["OTEL_BSP_SCHEDULE_DELAY"] == "1000"
+    ports = [port["port"] for rule in one(documents, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]]
+    assert ports == [53, 53, 4318]
+    assert settings(documents).items() >= {"QUARTET_SERVE_LOG_FORMAT": "json", "QUARTET_SERVE_TRITON_METRICS": "true"}.items()
+    assert not any("OTEL" in each["name"] for each in container(feature("default"))["env"])
+
+
+def test_keys_and_certificates_are_folders_so_that_a_change_reaches_the_service():
+    documents = feature("mtls")
+    assert settings(documents)["QUARTET_SERVE_TLS_CERTIFICATE"] == "/etc/quartet/tls/tls.crt"
+    assert settings(documents)["QUARTET_SERVE_TLS_CLIENT_CA"] == "/etc/quartet/client-ca/ca.crt"
+    assert mounts(container(documents))["tls"] == ("/etc/quartet/tls", True, None)
+    assert volumes(documents)["client-ca"] == {"secret": {"secretName": "quartet-clients", "defaultMode": 0o440}}
+    documents = feature("keys")
+    assert settings(documents)["QUARTET_SERVE_KEYS"] == "/etc/quartet/keys/keys.json"
+    assert mounts(container(documents))["keys"] == ("/etc/quartet/keys", True, None)
+    (endpoint,) = one(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": {"name": "quartet-scraper", "key": "key"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "probed", "ports"),
+    [
+        ("keys", {"port": "http"}, {"http": 8000}),
+        ("tls", {"port": "http", "scheme": "HTTPS"}, {"http": 8000}),
+        ("mtls", {"port": "health"}, {"http": 8000, "health": 9001}),
+    ],
+)
+def test_probes_ask_where_they_get_an_answer(name, probed, ports):
+    documents = feature(name)
+    service = container(documents)
+    assert {port["name"]: port["containerPort"] for port in service["ports"]} == ports
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert {field: value for field, value in service[probe]["httpGet"].items() if field != "path"} == probed
+    assert settings(documents).get("QUARTET_SERVE_HEALTH_PORT") == (str(ports["health"]) if "health" in ports else None)
+    scheme = "http" if name == "keys" else "https"
+    assert one(documents, "Service")["spec"]["ports"][0]["appProtocol"] == scheme
+    test = one(documents, "Pod", "quartet-test")["spec"]["containers"][0]
+    assert test["args"][-1] == f"{scheme}://quartet:8000"
+    wanted = {"keys": {"KEY"}, "tls": {"SSL_CERT_FILE"}, "mtls": {"SSL_CERT_FILE", "CERTIFICATE"}}
+    assert {variable["name"] for variable in test["env"]} == wanted[name]
+
+
 def mounts(container):
     return {
         mount["name"]: (mount["mountPath"], mount.get("readOnly", False), mount.get("subPath"))
@@ -217,23 +290,69 @@ def test_models_that_lie_in_the_image_are_covered_by_no_volume():
     assert set(volumes(feature("default"))) == set(mounts(container(feature("default")))) == {"tmp"}
 
 
+def test_a_sample_of_requests_is_kept_on_a_claim_or_until_the_pod_goes(monkeypatch):
+    documents = feature("capture")
+    assert volumes(documents)["capture"] == {"persistentVolumeClaim": {"claimName": "captured"}}
+    assert mounts(container(documents))["capture"] == ("/capture", False, None)
+    for name, value in settings(documents).items():
+        monkeypatch.setenv(name, value)
+    read = Settings()
+    assert (str(read.capture), read.capture_share, read.capture_bytes) == ("/capture", 0.05, 10 * 2**30)
+    limit = volumes(render({"capture": {"enabled": True}}))["capture"]["emptyDir"]["sizeLimit"]
+    assert int(limit) > Settings.model_fields["capture_bytes"].default, "or the pod would be evicted"
+    assert "QUARTET_SERVE_CAPTURE" not in settings(feature("default"))
+
+
+def does(container):
+    """What an init container asks of `python -m modelrepo`, as its own parser reads it."""
+    assert container["command"] == ["python", "-m", "modelrepo"]
+    return parser().parse_args(container["args"])
+
+
 def test_pulled_models_are_checked_against_their_checksum():
     documents = feature("pull")
     (fill,) = pod(documents)["initContainers"]
-    assert fill["args"] == [
-        "https://models.example.com/repository.tar.gz",
-        "/models",
-        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-    ]
+    asked = does(fill)
+    assert (asked.command, asked.repository, asked.delete) == ("pull", Path("/models"), True)
+    address, _, checksum = asked.url.partition("#sha256=")
+    assert address == "https://models.example.com/repository.tar.gz"
+    assert checksum == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert mounts(fill)["models"] == ("/models", False, None)
-    assert one(documents, "ConfigMap", "quartet-scripts")["data"]["fill.py"] == (CHART / "files" / "fill.py").read_text()
+
+
+def test_a_url_is_served_from_copies_that_the_cache_has_room_for():
+    documents = feature("url")
+    read = settings(documents)
+    assert (read["QUARTET_SERVE_REPOSITORY"], read["QUARTET_SERVE_CACHE"]) == ("s3://models/production", "/models")
+    assert 0.8 * 20 * 2**30 < int(read["QUARTET_SERVE_CACHE_BYTES"]) < 20 * 2**30
+    assert volumes(documents)["models"] == {"emptyDir": {"sizeLimit": "20Gi"}}
+    assert mounts(container(documents))["models"] == ("/models", False, None)
+    assert "initContainers" not in pod(documents)
+    assert {"secretRef": {"name": "models-store"}} in container(documents)["envFrom"]
+    assert one(documents, "NetworkPolicy")["spec"]["egress"][1]["ports"] == [{"port": 443, "protocol": "TCP"}]
+    own = render({"models": {"url": "gs://m"}, "settings": {"cache_bytes": 1000}})
+    assert settings(own)["QUARTET_SERVE_CACHE_BYTES"] == "1000"
+
+
+def test_trusted_keys_come_from_a_configmap(tmp_path):
+    documents = feature("url")
+    assert (
+        settings(documents)["QUARTET_SERVE_TRUSTED_KEYS"]
+        == mounts(container(documents))["trusted-keys"][0]
+        == "/etc/quartet/trusted-keys"
+    )
+    assert volumes(documents)["trusted-keys"] == {"configMap": {"name": "quartet-trusted-keys"}}
+    for name, text in one(documents, "ConfigMap", "quartet-trusted-keys")["data"].items():
+        (tmp_path / name).write_text(text)
+    assert len(TrustedKeys(tmp_path).read()) == 1
 
 
 def test_engines_are_built_in_the_cache_for_the_gpu_that_serves():
     documents = feature("engines")
     fill, build = pod(documents)["initContainers"]
     assert volumes(documents)["models"] == {"persistentVolumeClaim": {"claimName": "engines"}}
-    assert fill["args"] == ["/source", "/models"]
+    asked = does(fill)
+    assert (asked.command, asked.repository, asked.target, asked.delete) == ("copy", "/source", "/models", True)
     assert mounts(fill)["source"] == ("/source", True, None)
     assert "python -m export build-engines --repository /models" in build["command"][-2]
     assert build["args"] == ["--level", "5"]
@@ -333,7 +452,7 @@ def test_a_canary_is_a_deployment_of_its_own_that_gets_its_share_of_the_requests
     assert settings(documents, "quartet-canary")["QUARTET_SERVE_INSTANCES"] == "2"
     assert container(documents, "quartet-canary")["envFrom"][0] == {"configMapRef": {"name": "quartet-canary"}}
     assert "initContainers" not in pod(documents)
-    assert pod(documents, "quartet-canary")["initContainers"][0]["args"][0] == "https://models.example.com/next.tar.gz"
+    assert does(pod(documents, "quartet-canary")["initContainers"][0]).url.startswith("https://models.example.com/next.tar.gz#")
     tracks = [one(documents, "Service", name)["spec"]["selector"]["quartet/track"] for name in ("quartet", "quartet-canary")]
     assert tracks == ["stable", "canary"]
 

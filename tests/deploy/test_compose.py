@@ -22,7 +22,7 @@ def services():
     return read("compose.yaml")["services"]
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml", "compose.keys.yaml", "compose.store.yaml"])
 def test_the_files_are_what_the_specification_says(name):
     PyCompose.from_yaml(yaml.safe_dump(read(name)))
 
@@ -57,11 +57,31 @@ def test_what_is_mounted_is_there(services):
         assert (DEPLOY / source).exists(), source
 
 
+def test_with_keys_prometheus_has_the_same_configuration_and_shows_one():
+    with_keys = read("compose.keys.yaml")["services"]
+    assert "./prometheus/prometheus.keys.yml:/etc/prometheus/prometheus.yml:ro" in with_keys["prometheus"]["volumes"]
+    plain, keyed = (
+        yaml.safe_load((DEPLOY / "prometheus" / name).read_text()) for name in ("prometheus.yml", "prometheus.keys.yml")
+    )
+    shown = keyed["scrape_configs"][0].pop("authorization")
+    assert keyed == plain
+    assert f"../keys/prometheus:{shown['credentials_file']}:ro" in with_keys["prometheus"]["volumes"]
+    folder = with_keys["quartet"]["volumes"][0]["target"]
+    assert with_keys["quartet"]["environment"]["QUARTET_SERVE_KEYS"].startswith(f"{folder}/")
+
+
 def test_images_are_pinned_and_targets_exist(services):
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (DEPLOY / "docker/Dockerfile").read_text(), re.MULTILINE))
     for service in [*services.values(), *read("compose.gpu.yaml")["services"].values()]:
         assert re.fullmatch(r"quartet:\d+\.\d+\.\d+-[a-z-]+|[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
         assert service.get("build", {}).get("target", "cpu") in targets
+
+
+def test_copies_of_a_store_lie_where_the_image_lets_its_user_write():
+    store = read("compose.store.yaml")["services"]["quartet"]
+    folder = store["environment"]["QUARTET_SERVE_CACHE"]
+    assert [volume.split(":")[1] for volume in store["volumes"]] == [folder]
+    assert f"install --directory --owner 10001 --group 10001 {folder}\n" in (DEPLOY / "docker/Dockerfile").read_text()
 
 
 def test_there_is_time_to_drain(services):

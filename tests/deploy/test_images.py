@@ -19,11 +19,12 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SERVED = ["serve", "otel", "remote", "sign"]
 EXTRAS = {
-    "cpu": ["serve", "cpu"],
-    "gpu": ["serve", "gpu"],
-    "gpu-tensorrt": ["serve", "gpu", "tensorrt"],
-    "trainer": ["export", "gpu"],
+    "cpu": [*SERVED, "cpu"],
+    "gpu": [*SERVED, "capture", "gpu"],
+    "gpu-tensorrt": [*SERVED, "capture", "gpu", "tensorrt"],
+    "trainer": ["export", "gpu", "remote", "sign"],
     "loadtest": ["load"],
 }
 SERVING = ["cpu", "gpu", "gpu-tensorrt"]

@@ -17,13 +17,17 @@ import pytest
 import yaml
 
 from loadtests.server import free_port
+from service.keys import file
+from service.keys.file import Key, digest
 from tests import micro
 from tests.deploy.chart import DEPLOY, feature, one
+from tests.references import PEOPLE, TABLE
 from tests.server import serving
 
 RULES = DEPLOY / "prometheus" / "quartet.rules.yaml"
-# Exported by others: NVIDIA's dcgm-exporter and kube-state-metrics.
-FOREIGN = ("DCGM_", "kube_")
+# Not to be had here: of a GPU, and what kube-state-metrics exports.
+ELSEWHERE = ("quartet_gpu_", "kube_")
+KEY = "quartet_for_this_test"
 WORDS = {"and", "or", "unless"}
 
 
@@ -55,7 +59,7 @@ def scraping(folder, address):
     config = {
         "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
         "rule_files": [str(RULES)],
-        "scrape_configs": [{"job_name": "quartet", "static_configs": [target]}],
+        "scrape_configs": [{"job_name": "quartet", "static_configs": [target], "authorization": {"credentials": KEY}}],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     port = free_port()
@@ -82,7 +86,8 @@ def scraping(folder, address):
 
 
 def post(url, body):
-    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=30) as answer:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return answer.status
 
 
@@ -115,31 +120,41 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
     models = tmp_path / "models"
     micro.publish_double(models)
     micro.publish_mean(models)
+    micro.publish_table(models, reference=TABLE)
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     alerts = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
-    with serving(models, "--control", "on") as server, scraping(tmp_path, server.address) as prometheus:
+    keys = tmp_path / "keys.json"
+    file.write(keys, (Key(name="prometheus", sha256=digest(KEY).hex(), scopes=("infer", "admin")),))
+    store = (f"file://{models}", "--cache", str(tmp_path / "cache"))
+    with (
+        serving(*store, "--keys", str(keys), "--workers", "2", "--response-cache-bytes", "1000000") as server,
+        scraping(tmp_path, server.address) as prometheus,
+    ):
         load(server.url)
+        assert post(f"{server.url}/models/table/predict", {"instances": PEOPLE[:250].tolist()}) == 200
         micro.publish_double(models, factor=2.5)  # whose golden rows come out wrong
         prometheus.until_answered(['quartet_loads_total{result="failed"} == 0'])
+        assert post(f"{server.url}/models/table/predict", {"instances": PEOPLE[:250].tolist()}) == 200
         load(server.url)  # rates need a rise between two scrapes
         with pytest.raises(urllib.error.HTTPError, match="422"):
             post(f"{server.url}/v2/repository/models/double/load", {})
 
         by_row = list(panels())
-        ours = [expression for _, expression in by_row if not expression.startswith(FOREIGN)]
-        assert {row for row, expression in by_row if expression.startswith(FOREIGN)} == {"GPU (dcgm-exporter)"}
+        ours = [expression for _, expression in by_row if not expression.startswith(ELSEWHERE)]
+        assert {row for row, expression in by_row if expression.startswith(ELSEWHERE)} == {"GPU"}
         triggers = [trigger["metadata"] for trigger in one(feature("keda"), "ScaledObject")["spec"]["triggers"]]
         scalers = [metadata["query"] for metadata in triggers if "query" in metadata]
-        read = {name for expression in alerts.values() for name in metrics(expression) if not name.startswith(FOREIGN)}
+        read = {name for expression in alerts.values() for name in metrics(expression) if not name.startswith(ELSEWHERE)}
         recorded = [rule["record"] for rule in rules if "record" in rule]
         assert "quartet_artifacts_skipped_total" in read
         prometheus.until_answered([*ours, *scalers, *recorded, *read])
-        for expression in (expression for _, expression in by_row if expression.startswith(FOREIGN)):
-            assert prometheus.ask(expression) == [], "no GPU exporter is there, but Prometheus takes the query"
+        for expression in (expression for _, expression in by_row if expression.startswith(ELSEWHERE)):
+            assert prometheus.ask(expression) == [], "there is no GPU, but Prometheus takes the query"
 
         prometheus.until_answered([alerts["QuartetGoldenFailure"], alerts["QuartetLoadFailed"]])
         faults = {"QuartetGoldenFailure", "QuartetLoadFailed"}
-        assert {name for name, expression in alerts.items() if prometheus.ask(expression)} == faults, "and no other alert"
+        busy = {"QuartetEventLoopLag"}  # here for moments, where the machine has more to do; the alert takes ten minutes of it
+        assert {name for name, expression in alerts.items() if prometheus.ask(expression)} - busy == faults, "and no other alert"
 
         server.stop(signal.SIGTERM)
         prometheus.until_answered([alerts["QuartetDown"]])

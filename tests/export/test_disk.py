@@ -71,6 +71,7 @@ def test_a_read_only_repository_is_refused_before_any_work(run, tmp_path, capsys
         assert main([str(run), "--repository", str(models), *FP32]) == 0
 
 
+@pytest.mark.slow
 def test_two_exporters_at_once_both_publish(run, tmp_path):
     command = [sys.executable, "-m", "export", str(run), "--repository", str(tmp_path / "models"), *FP32]
     exporters = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]

@@ -25,25 +25,32 @@ from tests.conftest import TINY
 RTX = tensorrt_flavour.load("tensorrt-rtx") is not None
 needs_rtx = pytest.mark.skipif(not RTX, reason="tensorrt-rtx is not installed")
 STATIC = ("mlp", "cnn", "transformer")
+# Each takes ten seconds or more: the two whose files differ most stand for all, the others run with `-m slow`.
+QUICK = ("mlp", "lstm")
+FAMILIES = [pytest.param(family, marks=() if family in QUICK else pytest.mark.slow) for family in TINY]
+QUANTIZED_BY_RANGES = [family for family in FAMILIES if family.values[0] in STATIC]
 
 
 @pytest.fixture(scope="module")
 def exported(tiny_runs, tmp_path_factory):
-    """Report and published version of each family."""
+    """Report and published version of a family, made when first asked for."""
+
+    class Exported(dict):
+        def __missing__(self, family):
+            options = Options(tensorrt="tensorrt-rtx" if RTX else "off", command="--precisions fp32,fp16,bf16,int8")
+            report, _ = export_run(tiny_runs[family], repository, f"tiny-{family}", options)
+            self[family] = report, repository.open(f"tiny-{family}")
+            return self[family]
+
     repository = Repository(tmp_path_factory.mktemp("models"))
-    found = {}
-    for family, run in tiny_runs.items():
-        options = Options(tensorrt="tensorrt-rtx" if RTX else "off", command="--precisions fp32,fp16,bf16,int8")
-        report, _ = export_run(run, repository, f"tiny-{family}", options)
-        found[family] = report, repository.open(f"tiny-{family}")
-    return found
+    return Exported()
 
 
 def onnx_files(version):
     return {artifact.file.path: artifact for artifact in version.manifest.artifacts if isinstance(artifact, OnnxArtifact)}
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_precision_is_made_or_said_to_be_left_out(family, exported):
     report, version = exported[family]
     told = {entry.artifact for entry in report.entries} | set(report.layers)
@@ -53,7 +60,7 @@ def test_every_precision_is_made_or_said_to_be_left_out(family, exported):
     assert not [note for note in report.notes if "could not" in note]
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_published_passed_its_gate_and_what_did_not_says_why(family, exported):
     report, version = exported[family]
     for candidate in version.manifest.candidates:
@@ -67,7 +74,7 @@ def test_what_is_published_passed_its_gate_and_what_did_not_says_why(family, exp
         assert entry.artifact in kept or entry.left_out
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_files_hold_the_numbers_they_are_named_after(family, exported):
     _, version = exported[family]
     types = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16, "int8": onnx.TensorProto.INT8}
@@ -82,7 +89,7 @@ def test_the_files_hold_the_numbers_they_are_named_after(family, exported):
             assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
 
 
-@pytest.mark.parametrize("family", STATIC)
+@pytest.mark.parametrize("family", QUANTIZED_BY_RANGES)
 def test_ranges_are_found_by_three_methods_on_training_rows_and_the_best_is_kept(family, exported):
     _, version = exported[family]
     quantized = [a.quantization for a in onnx_files(version).values() if a.quantization]
@@ -92,7 +99,7 @@ def test_ranges_are_found_by_three_methods_on_training_rows_and_the_best_is_kept
         assert how.rows == 128
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_candidates_are_in_the_order_of_their_speed(family, exported):
     _, version = exported[family]
     devices = [candidate.device for candidate in version.manifest.candidates]
@@ -105,7 +112,7 @@ def test_candidates_are_in_the_order_of_their_speed(family, exported):
         assert "openvino-cpu" in {candidate.provider for candidate in measured}
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_service_proves_and_loads_what_was_published(family, exported):
     _, version = exported[family]
     loaded = load(version, Settings(repository=version.path.parent.parent, device="cpu", threads=1))
@@ -117,7 +124,7 @@ def test_the_service_proves_and_loads_what_was_published(family, exported):
 
 
 @needs_rtx
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_engine_is_built_from_every_file_tensorrt_takes(family, exported):
     _, version = exported[family]
     engines = {a.precision: a for a in version.manifest.artifacts if isinstance(a, TensorRTArtifact)}
@@ -139,7 +146,7 @@ def _taken(artifact):
 @needs_rtx
 @pytest.mark.skipif(not cuda.available(), reason="only a GPU deserializes an engine")
 @pytest.mark.gpu
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_engines_serve_here_with_golden_rows_right(family, exported):
     _, version = exported[family]
     loaded = load(version, Settings(repository=version.path.parent.parent, device="cuda"))
@@ -147,7 +154,7 @@ def test_engines_serve_here_with_golden_rows_right(family, exported):
     assert loaded.candidate.device == "cuda"
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_page_needs_nothing_else_and_names_every_file(family, exported):
     report, version = exported[family]
     page = (version.path / "report.html").read_text()
@@ -161,7 +168,7 @@ def test_the_page_needs_nothing_else_and_names_every_file(family, exported):
     assert json.loads((version.path / "report.json").read_text())["model"] == version.name
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_script_that_makes_it_again_is_whole(family, exported):
     _, version = exported[family]
     script = version.path / "reproduce.sh"

@@ -33,6 +33,7 @@ def example(batch=3, length=7):
     return {"sequence": rng.random((batch, length, 2)).astype(np.float32), "mask": np.ones((batch, length), np.bool_)}
 
 
+@pytest.mark.slow
 def test_every_lstm_of_a_process_keeps_its_time_axis(tmp_path):
     """torch 2.13 freezes it from the second on, where dims are named (gpu.md, trap 5)."""
     for number in range(3):

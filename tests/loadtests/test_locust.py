@@ -17,21 +17,6 @@ from tests.server import serving
 pytestmark = pytest.mark.slow  # each run of Locust takes some seconds
 
 ROOT = Path(__file__).parents[2]
-ALL_PUBLISHED = (micro.publish_double, micro.publish_mean, micro.publish_table, micro.publish_text, micro.publish_picture)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    for publish in ALL_PUBLISHED:
-        publish(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def url(root):
-    with serving(root) as server:
-        yield server.url
 
 
 def locust(*options):

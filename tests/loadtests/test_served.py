@@ -11,21 +11,6 @@ from loadtests.calls import golden_predictions, infer_request, predict_request, 
 from loadtests.served import NotServed, ask, calm_calls, describe, discover
 from modelrepo.repository import Repository
 from tests import micro
-from tests.server import serving
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    for publish in (micro.publish_double, micro.publish_mean, micro.publish_table, micro.publish_text, micro.publish_picture):
-        publish(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def url(root):
-    with serving(root) as server:
-        yield server.url
 
 
 @pytest.fixture(scope="module")

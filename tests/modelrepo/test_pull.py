@@ -27,6 +27,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.seen.append(self.path)
+        self.server.words.append(self.headers["Authorization"])
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/models.tar.gz")
+            self.end_headers()
+            return
         if not self.path.startswith("/models"):
             self.send_error(404)
             return
@@ -51,7 +57,7 @@ def running():
 
 @pytest.fixture
 def site(running):
-    running.body, running.missing, running.seen = b"", 0, []
+    running.body, running.missing, running.seen, running.words = b"", 0, [], []
     return running
 
 
@@ -120,6 +126,26 @@ def test_what_was_pulled_is_not_fetched_again_unless_something_of_it_is_gone(sit
     assert pull(url(site), repository) == names
     assert len(site.seen) == 2
     repository.open("mean")
+
+
+def test_what_was_pulled_and_is_damaged_is_pulled_again(site, published, tmp_path):
+    repository = Repository(tmp_path)
+    names = pull(url(site, tarred(published)), repository)
+    (tmp_path / "double/1/model.onnx").write_bytes(b"torn")
+    assert pull(url(site), repository) == names
+    repository.open("double", 1)
+
+
+def test_an_authorization_is_shown_to_the_server_that_is_named_and_to_no_other(site, published, tmp_path, monkeypatch):
+    monkeypatch.setenv("PULL_AUTHORIZATION", "Bearer word")
+    pull(url(site, tarred(published), "/moved"), Repository(tmp_path))
+    assert site.words == ["Bearer word", None]
+
+
+def test_a_repository_may_be_made_to_hold_what_the_archive_has_and_nothing_else(site, published, tmp_path):
+    micro.publish_double(tmp_path, "other")
+    assert main(["pull", url(site, tarred(published)), "--repository", str(tmp_path), "--delete"]) == 0
+    assert Repository(tmp_path).models() == ["double", "mean"]
 
 
 @pytest.mark.parametrize(

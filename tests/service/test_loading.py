@@ -75,6 +75,17 @@ def test_every_instance_is_proven(tmp_path):
     assert len(loaded(tmp_path, instances=3).sessions) == 3
 
 
+@pytest.mark.parametrize(
+    ("cores", "workers", "sessions"),
+    [(1, 1, 1), (2, 1, 2), (16, 1, 4), pytest.param(2, 2, 2, id="few connections may all have come to one worker"), (16, 8, 2)],
+)
+def test_a_model_worth_a_thread_has_sessions_by_the_cores(tmp_path, monkeypatch, cores, workers, sessions):
+    monkeypatch.setattr("service.loading.cores", lambda: cores)
+    monkeypatch.setattr("service.loading.INLINE_SECONDS", 0.0)
+    micro.publish_double(tmp_path)
+    assert len(loaded(tmp_path, workers=workers).sessions) == sessions
+
+
 @pytest.mark.parametrize(("cores", "instances", "threads"), [(1, 1, 1), (2, 1, 2), (8, 1, 8), (8, 2, 4), (8, 9, 1)])
 def test_threads_fit_the_cores_of_the_container(tmp_path, monkeypatch, cores, instances, threads):
     monkeypatch.setattr("service.loading.cores", lambda: cores)

@@ -25,7 +25,14 @@ def test_the_command_line_beats_the_environment_beats_the_default(monkeypatch):
         ([], r"--repository \(or QUARTET_SERVE_REPOSITORY\): Field required"),
         (["--repository", "m", "--port", "70000"], r"--port \(or QUARTET_SERVE_PORT\): .*65535, not '70000'"),
         (["--repository", "m", "--device", "tpu"], "--device .*'auto', 'cpu' or 'cuda', not 'tpu'"),
+        (["--repository", "m", "--response-cache-bytes", "64MB"], "--response-cache-bytes .*'64MB' is not BYTES or MODEL=BYTES"),
         (["--repository", "m", "--max-queue-rows", "0"], "--max-queue-rows .*greater than or equal to 1"),
+        (
+            ["--repository", "s3://m"],
+            r"--cache \(or QUARTET_SERVE_CACHE\): .*is a URL: name a folder for copies of it",
+        ),
+        (["--repository", "m", "--cache", "c"], "--cache .*--repository is a folder, of which no copies are made: leave this out"),
+        (["--repository", "s3://m", "--cache", "c", "--pull", "http://a"], "--pull .*give one of the two"),
     ],
 )
 def test_a_value_that_cannot_be_used_names_option_variable_and_value(arguments, message):

@@ -25,7 +25,7 @@ ROW = json.dumps({"instances": [[1, 2]]}).encode()
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     micro.publish_double(root)
-    with serving(root, "--workers", "2") as running:
+    with serving(root, "--workers", "2", "--triton-metrics") as running:
         running.root = root
         next_line(running, "serving 1 models")  # of the other worker
         yield running
@@ -66,6 +66,9 @@ def test_requests_and_statistics_of_all_workers_are_added_up(server):
     assert statuses == [200] * 64
     assert counted(server, "quartet_requests_total") == before + 64
     assert counted(server, "quartet_build_info") == 1
+    for name in ("nv_inference_request_success", "quartet_request_seconds_count", "quartet_queue_seconds_count"):
+        assert counted(server, name) == before + 64
+    assert "# TYPE nv_inference_request_success counter\n" in get(server, "/metrics")[1]
     (statistics,) = json.loads(get(server, "/v2/models/double/stats")[1])["model_stats"]
     assert statistics["inference_stats"]["success"]["count"] == before + 64
     assert sum(batch["batch_size"] * batch["compute_infer"]["count"] for batch in statistics["batch_stats"]) == before + 64

@@ -46,6 +46,7 @@ EVERYTHING = {
         control=replace(PLAIN, save_every=3),
     ),
 }
+FIRST = next(iter(EVERYTHING))
 RESUMED = replace(PLAIN, resume=True)
 
 
@@ -105,7 +106,7 @@ def same(one: Path, two: Path) -> bool:
     return equal and all((one / name).read_bytes() == (two / name).read_bytes() for name in ("metrics.csv", "metrics.jsonl"))
 
 
-@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("name", [pytest.param(FIRST, marks=pytest.mark.slow), *list(EVERYTHING)[1:]])
 def test_killed_at_any_step_and_resumed_a_run_ends_as_if_nothing_had_happened(name, whole, children, tmp_path):
     steps = len((whole[name] / "metrics.jsonl").read_text().splitlines()) - EVERYTHING[name].epochs
     for at in (0, steps // 3, steps - 1):
@@ -115,9 +116,9 @@ def test_killed_at_any_step_and_resumed_a_run_ends_as_if_nothing_had_happened(na
         assert same(config.out, whole[name]), f"killed at step {at}"
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 17])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 29])
 def test_killed_at_any_touch_of_the_disk_and_resumed_a_run_ends_as_if_nothing_had_happened(every, whole, children, tmp_path):
-    name = next(iter(EVERYTHING))
+    name = FIRST
     config, times = replace(EVERYTHING[name], out=tmp_path / "run"), 3
     while killed(children, fit_until_the_disk_is_touched, config, times):
         loop.fit(replace(config, control=RESUMED))
@@ -129,7 +130,7 @@ def test_killed_at_any_touch_of_the_disk_and_resumed_a_run_ends_as_if_nothing_ha
 
 
 def test_killed_again_and_again_a_run_still_ends_the_same(whole, children, tmp_path):
-    name = next(iter(EVERYTHING))
+    name = FIRST
     config = replace(EVERYTHING[name], out=tmp_path / "run", control=replace(RESUMED, save_every=4))
     for at in (6, 17, 23):
         assert killed(children, fit_until_step, config, at)
@@ -138,7 +139,7 @@ def test_killed_again_and_again_a_run_still_ends_the_same(whole, children, tmp_p
 
 
 def test_a_torn_state_is_passed_over_for_the_one_before_it(whole, children, tmp_path):
-    name = next(iter(EVERYTHING))
+    name = FIRST
     config = replace(EVERYTHING[name], out=tmp_path / "run")
     assert killed(children, fit_until_step, config, 14)
     last = config.out / UNFINISHED / "last.pt"

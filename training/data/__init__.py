@@ -12,9 +12,10 @@ from training.data.dataset import DataError, Dataset
 from training.data.forecasting import load_forecast
 from training.data.idx import is_images_file, load_idx
 from training.data.images import load_images
+from training.data.nested import holds_nested, load_nested
 from training.data.series import load_series
 from training.data.source import Source
-from training.data.tables import SUFFIXES, near
+from training.data.tables import SUFFIXES, near, parquet_files
 from training.data.tabular import load_table
 from training.data.text import load_text
 from training.data.uea import load_ts
@@ -22,7 +23,8 @@ from training.data.uea import load_ts
 __all__ = ["BUILTIN", "DataError", "Dataset", "Source", "load"]
 
 FORMATS = (
-    f"tables ({', '.join(SUFFIXES)}), arrays (.npz), images (IDX files, or a folder with a folder per class), series (.ts); "
+    f"tables ({', '.join(SUFFIXES)}, or a folder of .parquet), arrays (.npz), images (IDX files, or a folder with a folder per "
+    "class), series (.ts); "
     "--text, --series and --horizon say what else a table may be"
 )
 
@@ -46,6 +48,7 @@ FORECAST = Reader("a forecast", load_forecast, ("target", "drop", "header", "ser
 ARRAYS = Reader("an .npz archive", load_arrays, ("task",))
 IDX = Reader("IDX data", load_idx)
 IMAGES = Reader("a folder of images", load_images, ("image_size",))
+NESTED = Reader("rows that hold arrays", load_nested, ("target", "task"))
 TS = Reader("a .ts file", load_ts)
 
 
@@ -74,9 +77,11 @@ def load(name: str, source: Source = Source()) -> Dataset:  # noqa: B008 - froze
 
 
 def _reader(path: Path, source: Source) -> Reader:
-    if path.is_dir():
+    if path.is_dir() and not parquet_files(path):
         return IDX if any(is_images_file(file) for file in path.iterdir()) else IMAGES
-    if path.suffix in SUFFIXES:
+    if path.is_dir() or path.suffix in SUFFIXES:
+        if holds_nested(path) and not (source.text or source.horizon or source.series):
+            return NESTED
         return TEXT if source.text else FORECAST if source.horizon else SERIES if source.series else TABLE
     if path.suffix == ".npz":
         return ARRAYS

@@ -94,6 +94,7 @@ class Split:
 class Dataset:
     """`train` takes the epoch, counted from 1: stored data answers the same rows each time, generated data fresh ones.
 
+    `as_served` are training rows as they will arrive, where `train` gives them otherwise, such as with windows cut short.
     `handling` records what was done to the data on the way: how it was split, what was missing and what stands for it.
     """
 
@@ -103,6 +104,7 @@ class Dataset:
     train: Callable[[int], Split]
     validation: Split
     test: Split
+    as_served: Split | None = None
     handling: dict[str, JsonValue] = field(default_factory=dict)
 
     def fingerprint(self) -> str:

@@ -111,6 +111,7 @@ def forecast(
         train=train,
         validation=held_out[0],
         test=held_out[1],
+        as_served=whole,
         handling={
             "rows": sizes(whole, *held_out),
             "channels": list(columns),

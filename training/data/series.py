@@ -109,7 +109,9 @@ def read_long(path: Path, source: Source, like: LongTable | None = None) -> Long
 
 def channel_names(frame: pl.DataFrame, source: Source, path: Path, exclude: Sequence[str | None] = ()) -> tuple[str, ...]:
     """The columns that are numbers of each step: all that have no other meaning."""
-    channels = tuple(name for name in frame.columns if name not in (source.series, *source.drop, *exclude))
+    channels = tuple(
+        name for name in frame.columns if name not in (source.series, *source.drop, *exclude) and not name.startswith(tables.NOTE)
+    )
     if not channels:
         raise DataError(f"{path}: no column is left for the steps' numbers; there are only {tables.listed(frame.columns)}")
     return channels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +18,27 @@ import polars as pl
 
 from training.data.dataset import DataError
 
+NOTE = "quartet:"  # how columns begin that a service wrote about a request: no part of what it was asked
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+NAMES = (pl.Boolean, pl.Categorical, pl.Enum)  # types of columns that hold no numbers, whatever their values look like
 MISSING = ("", "na", "n/a", "nan", "null", "?")  # fields that stand for a missing value, in any case, spaces around ignored
 
 LARGEST = float(np.finfo(np.float32).max)  # what a network computes with
 
 
 def read_table(path: Path, header: bool) -> pl.DataFrame:
-    """The rows of a .csv, .tsv, .parquet or .jsonl file, in the file's order.
+    """The rows of a .csv, .tsv, .parquet or .jsonl file, in the file's order; of a folder, those of its Parquet files by name.
 
     Fields of CSV and TSV are strings, null where empty; Parquet and JSON lines keep their types. CSV is separated by commas,
     or by semicolons where the first line has these and no comma; quotes may enclose a field. In TSV a quote is a character
     like any other. Columns are named by the first line, or "1", "2", … where `header` is false; a column whose name is
     empty is called by its number too. Empty lines at the end are left out. Raises DataError naming file, line and column.
     """
+    if files := parquet_files(path):
+        frame = _joined(files)
+        if not frame.height:
+            raise DataError(f"{path}: has no rows")
+        return frame
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     if path.suffix == ".parquet":
@@ -45,6 +52,12 @@ def read_table(path: Path, header: bool) -> pl.DataFrame:
     if not frame.height:
         raise DataError(f"{path}: has no rows")
     return frame
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files at any depth below a folder, by their names; none where it is no folder."""
+    found = folder.rglob("*.parquet") if folder.is_dir() else ()
+    return sorted((file for file in found if file.is_file() and not file.name.startswith(".")), key=lambda file: (file.name, file))
 
 
 def by_value(frame: pl.DataFrame, column: str, path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -207,6 +220,20 @@ def _parquet(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def _joined(files: Sequence[Path]) -> pl.DataFrame:
+    """Files of the same columns as one table."""
+    frames = [_parquet(file) for file in files]
+    for file, frame in zip(files, frames, strict=True):
+        if other := set(frame.columns) ^ set(frames[0].columns):
+            raise DataError(
+                f"{file}: column {min(other)!r} is in this file or in {files[0]}, not in both; read folders of the same columns"
+            )
+    try:
+        return pl.concat([frame.select(frames[0].columns) for frame in frames], how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{files[0].parent}: its files do not fit together: {str(error).splitlines()[0]}") from error
 
 
 def _json_lines(path: Path) -> pl.DataFrame:

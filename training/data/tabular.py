@@ -42,6 +42,7 @@ def load_table(path: Path, source: Source) -> Dataset:
     )
     task = targets.learn_task(frame, source, path, train)
     dropped = {name: "row numbers" for name in _row_numbers(frame, source) if name not in left_out}
+    dropped |= {name: "about the request" for name in frame.columns if name.startswith(tables.NOTE) and name not in left_out}
     names = [name for name in frame.columns if name not in left_out and name not in dropped]
     columns, constant = _columns(frame, names, train, path)
     if not columns:
@@ -93,7 +94,7 @@ def _columns(
         missing = len(known) < len(train)
         if known.is_empty() or (known.n_unique() == 1 and not missing):
             constant[name] = "no value in the training rows" if known.is_empty() else f"always {known[0]!r} in the training rows"
-        elif frame[name].dtype != pl.Boolean and not tables.as_numbers(values.drop_nulls()).has_nulls():
+        elif frame[name].dtype not in tables.NAMES and not tables.as_numbers(values.drop_nulls()).has_nulls():
             columns += numeric(tables.numbers(frame, name, path)[train, None], (name,))
         else:
             categories = known.unique().sort().to_list()

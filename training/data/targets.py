@@ -98,7 +98,7 @@ def _form(frame: pl.DataFrame, source: Source, path: Path) -> Form:
     values = tables.texts(frame, source.target[0], path).drop_nulls()
     numbers = tables.as_numbers(values)
     distinct = numbers.n_unique()
-    if frame[source.target[0]].dtype == pl.Boolean or numbers.has_nulls() or distinct <= 2:
+    if frame[source.target[0]].dtype in tables.NAMES or numbers.has_nulls() or distinct <= 2:
         return "classification"
     whole = bool((numbers == numbers.round()).all())
     return "classification" if whole and distinct <= min(MOST_CLASSES, len(numbers) // ROWS_PER_CLASS) else "regression"

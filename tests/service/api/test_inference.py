@@ -88,7 +88,7 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_answer(serve):
         assert await asyncio.gather(*(ask(value) for value in range(200))) == [pytest.approx(value) for value in range(200)]
         metrics = (await client.get("/metrics")).text
         lines = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
-        labels = '{model="mean",version="1"}'
+        labels = '{backend="onnxruntime-cpu",model="mean",version="1"}'
         assert float(lines[f"quartet_batch_rows_sum{labels}"]) == 200
         assert float(lines[f"quartet_batch_rows_count{labels}"]) < 100, "rows of different callers ran together"
 

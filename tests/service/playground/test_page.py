@@ -61,7 +61,8 @@ def test_all_that_a_visit_of_the_whole_page_loads_is_below_300_kilobytes(browser
             open_view(page, path)
         files = [response for url, response in loaded.items() if "/playground/" in url or url.endswith("/")]
         assert len(files) > 15
-        assert sum(len(response.body()) for response in files) < BUDGET
+        assert {response.status for response in files} == {200}
+        assert sum(int(response.headers["content-length"]) for response in files) < BUDGET, "as they came, compressed"
 
 
 def test_the_decision_boundary_comes_from_one_binary_request_and_is_where_the_model_has_it(page):

@@ -193,7 +193,7 @@ def test_a_wrong_field_is_named_with_its_value(fault, message):
 
 
 # Exports take seconds each; the quick ones stand for their kind, the others run with `-m slow`.
-QUICK = [("resnet", GREY), ("alexnet", SERIES)]
+QUICK = [("resnet", SERIES)]
 EXPORTS = [
     pytest.param(SMALL[name], kind, id=f"{name}, {kind.input}", marks=() if (name, kind) in QUICK else pytest.mark.slow)
     for name in SMALL

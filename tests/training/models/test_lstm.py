@@ -212,8 +212,8 @@ def test_pictures_are_refused_with_the_families_that_read_them():
 EXPORTS = [
     pytest.param(tiny(), SERIES, id="lstm"),
     pytest.param(tiny(cell="gru", pooling="mean", bidirectional=True), TOKENS, id="gru both ways over tokens"),
-    pytest.param(tiny(cell="rnn", pooling="max"), SERIES, id="rnn"),
-    pytest.param(tiny(cell="ssm", bidirectional=True), SERIES, id="ssm both ways"),
+    pytest.param(tiny(cell="rnn", pooling="max"), SERIES, id="rnn", marks=pytest.mark.slow),
+    pytest.param(tiny(cell="ssm", bidirectional=True), SERIES, id="ssm both ways", marks=pytest.mark.slow),
     *(
         pytest.param(tiny(cell=cell, pooling=pooling, layers=2, bidirectional=both), kind, marks=pytest.mark.slow)
         for cell in CELLS

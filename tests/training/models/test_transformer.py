@@ -246,7 +246,7 @@ def test_tables_are_refused_with_the_families_that_read_them():
 
 # Exports take seconds each; the quick ones stand for their kind, the others run with `-m slow`.
 EXPORTS = [
-    pytest.param(tiny(), TOKENS, id="tokens"),
+    pytest.param(tiny(), TOKENS, id="tokens", marks=pytest.mark.slow),
     pytest.param(tiny(positions="rotary", causal=True, pooling="mean", norm="rms", norm_first=False), SERIES, id="rotary, causal"),
     pytest.param(tiny(positions="learned", pooling="cls"), GREY, id="pictures"),
     *(
@@ -278,7 +278,7 @@ def test_an_export_answers_as_the_original_with_every_activation(activation, tmp
 @pytest.mark.parametrize(
     ("positions", "pooling"),
     [
-        ("sinusoidal", "cls"),
+        pytest.param("sinusoidal", "cls", marks=pytest.mark.slow),
         pytest.param("rotary", "mean", marks=pytest.mark.slow),
         pytest.param("learned", "last", marks=pytest.mark.slow),
     ],

@@ -1,11 +1,14 @@
 """Sends every model a golden row and compares the answer: what `helm test` runs. `predict.py URL`; needs nothing but Python.
 
-The rows are the examples of the server's own OpenAPI document: held-out inputs with PyTorch's answers.
+The rows are the examples of the server's own OpenAPI document: held-out inputs with PyTorch's answers. The variable KEY may have an
+API key, CERTIFICATE a folder with this client's tls.crt and tls.key, and SSL_CERT_FILE who signed the server's certificate.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import ssl
 import sys
 import urllib.request
 from typing import Any
@@ -39,8 +42,12 @@ def main(url: str) -> int:
 def ask(url: str, body: Any = None) -> Any:
     """The JSON answer to a GET, or to a POST of `body`."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    shown = {"Authorization": f"Bearer {os.environ['KEY'].strip()}"} if "KEY" in os.environ else {}
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **shown})
+    trust = ssl.create_default_context()
+    if folder := os.environ.get("CERTIFICATE"):
+        trust.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
+    with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
         return json.load(answer)
 
 

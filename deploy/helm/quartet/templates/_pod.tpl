@@ -7,9 +7,16 @@
 {{- if $models.claim.name }}{{ $sources = append $sources "claim" }}{{ end -}}
 {{- if $models.image.reference }}{{ $sources = append $sources "image" }}{{ end -}}
 {{- if $models.pull.url }}{{ $sources = append $sources "pull" }}{{ end -}}
+{{- if $models.url }}{{ $sources = append $sources "url" }}{{ end -}}
 {{- if gt (len $sources) 1 }}{{ fail (printf "models come from one place, not from %s: leave the others empty" (join " and " $sources)) }}{{ end -}}
 {{- $source := first $sources | default "" -}}
-{{- $cached := or $values.engines.build (eq $source "pull") -}}
+{{- $filled := or $values.engines.build (eq $source "pull") -}}
+{{- $cached := or $filled (eq $source "url") -}}
+{{- if and $models.pull.url (not $models.pull.sha256) }}{{ fail "models.pull.url names an archive: say which by models.pull.sha256" }}{{ end -}}
+{{- if and $values.engines.build (eq $source "url") -}}
+{{- fail "engines.build needs the models in a folder before the service starts: use models.pull or models.claim in place of models.url" -}}
+{{- end -}}
+{{- if and $values.engines.build $models.trustedKeys }}{{ fail "engines built in the pod carry no signature: leave engines.build or models.trustedKeys out" }}{{ end -}}
 {{- if and $values.engines.build (ne $values.image.variant "gpu-tensorrt") (not $values.image.tag) (not $values.image.digest) -}}
 {{- fail (printf "engines.build needs TensorRT, which the %s image has not: set image.variant to gpu-tensorrt" $values.image.variant) -}}
 {{- end -}}
@@ -79,13 +86,17 @@ spec:
       matchLabelKeys: [pod-template-hash]
     {{- end }}
   {{- end }}
-  {{- if $cached }}
+  {{- if $filled }}
   initContainers:
     - name: models
       image: {{ include "quartet.image" $root }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
-      command: [python, /scripts/fill.py]
-      args: [{{ ternary $models.pull.url "/source" (eq $source "pull") | quote }}, {{ $models.path }}{{ with $models.pull.sha256 }}, {{ . | quote }}{{ end }}]
+      command: [python, -m, modelrepo]
+      {{- if eq $source "pull" }}
+      args: [pull, {{ printf "%s#sha256=%s" $models.pull.url $models.pull.sha256 | quote }}, --repository, {{ $models.path }}, --delete]
+      {{- else }}
+      args: [copy, /source, {{ $models.path }}, --delete]
+      {{- end }}
       {{- if $secret }}
       envFrom:
         - secretRef: { name: {{ $secret }} }
@@ -96,7 +107,6 @@ spec:
         requests: { cpu: 100m, memory: 128Mi }
         limits: { memory: 512Mi }
       volumeMounts:
-        - { name: scripts, mountPath: /scripts, readOnly: true }
         - { name: models, mountPath: {{ $models.path }} }
         - { name: tmp, mountPath: /tmp }
         {{- if ne $source "pull" }}
@@ -146,24 +156,37 @@ spec:
         {{- end }}
       env:
         - { name: HOME, value: /tmp }
+        {{- with $values.otel.endpoint }}
+        - { name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }} }
+        - { name: OTEL_SERVICE_NAME, value: {{ $name }} }
+        - { name: OTEL_TRACES_SAMPLER, value: parentbased_traceidratio }
+        - { name: OTEL_TRACES_SAMPLER_ARG, value: {{ $values.otel.sampleRatio | quote }} }
+        - name: POD_NAME
+          valueFrom: { fieldRef: { fieldPath: metadata.name } }
+        - name: OTEL_RESOURCE_ATTRIBUTES
+          value: k8s.namespace.name={{ $.root.Release.Namespace }},k8s.pod.name=$(POD_NAME),quartet.track={{ $.track }}
+        {{- end }}
         {{- with $values.env }}{{ toYaml . | nindent 8 }}{{ end }}
       ports:
         - { name: http, containerPort: {{ $values.port }}, protocol: TCP }
+        {{- if $values.tls.clientCa }}
+        - { name: health, containerPort: {{ $values.tls.healthPort }}, protocol: TCP }
+        {{- end }}
       # Ready for the first time within startSeconds; only then the others begin.
       startupProbe:
-        httpGet: { path: /v2/health/ready, port: http }
+        httpGet: { path: /v2/health/ready, {{ include "quartet.probed" $root }} }
         periodSeconds: 2
         timeoutSeconds: 2
         failureThreshold: {{ divf $values.startSeconds 2 | ceil }}
       # Three misses fit into drain_delay, for those who route by readiness.
       readinessProbe:
-        httpGet: { path: /v2/health/ready, port: http }
+        httpGet: { path: /v2/health/ready, {{ include "quartet.probed" $root }} }
         periodSeconds: {{ max 1 (divf $delay 3 | floor | int) }}
         timeoutSeconds: 2
         failureThreshold: 3
       # A session that hangs is replaced after watchdog_seconds; the process is not killed before.
       livenessProbe:
-        httpGet: { path: /v2/health/live, port: http }
+        httpGet: { path: /v2/health/live, {{ include "quartet.probed" $root }} }
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: {{ max 3 (divf $watchdog 10 | ceil | int) }}
@@ -181,18 +204,25 @@ spec:
         {{- if or $cached $source }}
         - name: models
           mountPath: {{ $models.path }}
-          readOnly: true
+          readOnly: {{ ne $source "url" }}
           {{- if and (not $cached) (eq $source "claim") $models.claim.subPath }}
           subPath: {{ $models.claim.subPath }}
           {{- end }}
+        {{- end }}
+        {{- range $name, $_ := include "quartet.secrets" $root | fromJson }}
+        - { name: {{ $name }}, mountPath: /etc/quartet/{{ $name }}, readOnly: true }
+        {{- end }}
+        {{- if $values.capture.enabled }}
+        - { name: capture, mountPath: {{ $values.capture.path }} }
+        {{- end }}
+        {{- if $models.trustedKeys }}
+        - { name: trusted-keys, mountPath: /etc/quartet/trusted-keys, readOnly: true }
         {{- end }}
         {{- with $values.volumeMounts }}{{ toYaml . | nindent 8 }}{{ end }}
   volumes:
     - name: tmp
       emptyDir: {}
     {{- if $cached }}
-    - name: scripts
-      configMap: { name: {{ $name }}-scripts }
     - name: models
       {{- if $models.cache.claim }}
       persistentVolumeClaim: { claimName: {{ $models.cache.claim }} }
@@ -207,6 +237,23 @@ spec:
       {{- else }}
       image: { reference: {{ $models.image.reference | quote }}, pullPolicy: {{ $models.image.pullPolicy }} }
       {{- end }}
+    {{- end }}
+    {{- range $name, $secret := include "quartet.secrets" $root | fromJson }}
+    - name: {{ $name }}
+      secret: { secretName: {{ $secret }}, defaultMode: 0440 }
+    {{- end }}
+    {{- if $values.capture.enabled }}
+    - name: capture
+      {{- if $values.capture.claim }}
+      persistentVolumeClaim: { claimName: {{ $values.capture.claim }} }
+      {{- else }}
+      # What the service keeps to, and room for the file systems' own.
+      emptyDir: { sizeLimit: {{ add (include "quartet.setting" (list $root "capture_bytes" 1073741824) | float64 | int64) 67108864 | quote }} }
+      {{- end }}
+    {{- end }}
+    {{- if $models.trustedKeys }}
+    - name: trusted-keys
+      configMap: { name: {{ $name }}{{ $suffix }}-trusted-keys }
     {{- end }}
     {{- with $values.volumes }}{{ toYaml . | nindent 4 }}{{ end }}
 {{- end -}}

@@ -1,0 +1,1 @@
+"""New versions by and by: a share of the requests, or copies whose answers are compared, then everything or nothing."""
