@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors
-from service.api import openapi, repository, v2
+from service.api import internals, openapi, repository, v2
 from service.api.inference import InferenceFirst
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
 from service.metrics import Metrics, joined
@@ -54,6 +54,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     )
     app.include_router(v2.router(registry, siblings))
     app.include_router(repository.router(registry, siblings, _controlled(settings)))
+    app.include_router(internals.router(registry))
     openapi.install(app, registry)
 
     @app.get("/", include_in_schema=False)

@@ -16,6 +16,7 @@ from service.batching import Batcher
 from service.codec.plain import PlainAnswers, PlainRequests
 from service.codec.predictions import Predictions
 from service.errors import Unavailable
+from service.explainer import Explainer
 from service.loading import Loaded
 from service.metrics import Answers, Metrics
 from service.settings import Settings
@@ -46,6 +47,7 @@ class ServedModel:
         self.plain = PlainRequests(self.manifest.signature)
         self.plain_answers = PlainAnswers(self.name, self.version, self.manifest.signature)
         self.predictions = Predictions(self.name, self.version, self.manifest.task)
+        self.explainer = Explainer(way.published, way.goldens)
         self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""
@@ -148,6 +150,7 @@ class ServedModel:
             await asyncio.to_thread(worker.join)
         for tap in self.taps:
             tap.close()
+        self.explainer.close()
 
     def _add(self, session: Session) -> None:
         self.batcher.add(Worker(session, self._way.check, f"{self.name}-{self.version}"))
