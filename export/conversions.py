@@ -25,7 +25,7 @@ CALIBRATION_BATCH = 16
 
 
 def to_fp32(original: Original, folder: Path) -> tuple[OnnxArtifact, dict[str, str]]:
-    """Write the fp32 file that all others are made from; returns it, and the module of each of its nodes. Raises ConversionError."""
+    """Write the fp32 file that all others are made from; returns it, and the module of each node. Raises ConversionError."""
     holdout = original.holdout
     example = parity.take(original.signature, holdout, np.arange(3) % len(holdout), _unlike_the_compared(original.signature))
     modules = to_onnx(original.model, original.signature, example, folder / PLAIN)

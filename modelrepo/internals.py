@@ -33,7 +33,7 @@ class Internal(Strict):
     layer: NonNegativeInt | None
     axes: Annotated[tuple[Axis, ...], Field(min_length=1)]
     shape: tuple[PositiveInt | None, ...]
-    labels: dict[Axis, tuple[str, ...]] = {}
+    labels: dict[Axis, tuple[str, ...]] = Field(default_factory=dict)
     description: str = ""
 
     @model_validator(mode="after")

@@ -66,7 +66,8 @@ class Graph:
         if mask is None:
             return value
         axes = [*range(1, 1 + before), *range(2 + before, 2 + before + after)]
-        return self.op.Where(self.op.Unsqueeze(mask, axes) if axes else mask, value, 0.0)
+        masked: ir.Value = self.op.Where(self.op.Unsqueeze(mask, axes) if axes else mask, value, 0.0)
+        return masked
 
     def show(
         self,

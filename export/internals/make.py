@@ -23,7 +23,9 @@ from modelrepo.repository import digest
 from modelrepo.tensors import Signature
 from runtime.internals_session import InternalsSession
 from runtime.session import SessionError
-from training.models import LSTM, Model, Transformer
+from training.models import Model
+from training.models.lstm import LSTM
+from training.models.transformer import Transformer
 
 EXPLAIN = "explain.onnx"
 

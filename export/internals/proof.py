@@ -75,8 +75,9 @@ def _predicted(output: Array, task: Task) -> Array:
         return output
     logits = output.astype(np.float64) / task.temperature
     if isinstance(task, Multiclass):
-        powers: Array = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        shares: Array = powers / powers.sum(axis=1, keepdims=True)
+        return shares
     chances: Array = 0.5 * (1 + np.tanh(0.5 * logits))
     return np.concatenate([1 - chances, chances], axis=1) if isinstance(task, Binary) else chances
 

@@ -1,7 +1,7 @@
 """Gates and states of recurrent layers, at every step.
 
-ONNX's recurrent operators answer with hidden states alone. Given all of these, each step's gates follow from its input and the hidden
-state before it, for all steps at once; what an LSTM's cells hold is a loop over steps with one multiplication in it.
+ONNX's recurrent operators answer with hidden states alone. Given all of these, each step's gates follow from its input and the
+hidden state before it, for all steps at once; what an LSTM's cells hold is a loop over steps with one multiplication in it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from export.internals.graph import Graph
 from modelrepo.internals import Axis
-from training.models import LSTM
+from training.models.lstm import LSTM
 
 LSTM_GATES = ("input", "forget", "cell", "output")
 GRU_GATES = ("update", "reset", "candidate")
@@ -107,6 +107,7 @@ def _accumulated(op: Any, first: ir.Value, kept: ir.Value, added: ir.Value) -> i
 
     body = op.builder.subgraph(step, inputs, [ir.val("now", ir.DataType.FLOAT), ir.val("shown", ir.DataType.FLOAT)])
     along = {"num_scan_inputs": 2, "scan_input_axes": [1, 1], "scan_output_axes": [1]}
+    states: ir.Value
     _, states = op.Scan(first, kept, added, body=body, **along, _outputs=2)
     return states
 
@@ -115,9 +116,12 @@ def _reversed(op: Any, mask: ir.Value) -> ir.Value:
     """Where each step was read by a layer that reads leftwards, [N, T]: as `training.models.sequences.reverse` has it."""
     position = op.Range(0, op.Squeeze(op.Shape(mask, start=1, end=2), [0]), 1)
     mirrored = op.Sub(op.Sub(op.ReduceSum(op.Cast(mask, to=ir.DataType.INT64), [1]), 1), position)
-    return op.Where(mask, mirrored, position)
+    index: ir.Value = op.Where(mask, mirrored, position)
+    return index
 
 
 def _ordered(op: Any, value: ir.Value, index: ir.Value | None) -> ir.Value:
     """[N, T, …] with its steps taken from `index` [N, T]."""
-    return value if index is None else op.GatherND(value, op.Unsqueeze(index, [2]), batch_dims=1)
+    if index is not None:
+        value = op.GatherND(value, op.Unsqueeze(index, [2]), batch_dims=1)
+    return value
