@@ -16,7 +16,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 
 from modelrepo.internals import Internal
-from modelrepo.tensors import Tensors
+from modelrepo.tensors import Array, Tensors
 from service.api import examples
 from service.batch import Ran
 from service.codec.reader import JSON
@@ -28,6 +28,7 @@ Schema = dict[str, Any]
 
 MOST_INSTANCES = 16
 MOST_NUMBERS = 2_000_000  # in one answer: some 20 MB of JSON
+PIECE = 8_192  # numbers that become JSON within a millisecond
 
 
 def router(registry: Registry) -> APIRouter:
@@ -39,8 +40,7 @@ def router(registry: Registry) -> APIRouter:
     async def internals(http: Request, model: str, version: str | None = None) -> Response:
         served = registry.get(model, version)
         chosen, query = _chosen(served, http.url.query)
-        most = min(MOST_INSTANCES, served.manifest.signature.batch.max)
-        read = await asyncio.to_thread(served.reader.decode, await http.body(), JSON, query, most)
+        read = await asyncio.to_thread(served.reader.decode, await http.body(), JSON, query, _most(served))
         if read.explain:
             raise InvalidRequest("explain tells how a batch was made, which there is none of here: leave it out")
         inputs, rows, length = served.checked(read.inputs)
@@ -57,6 +57,11 @@ def router(registry: Registry) -> APIRouter:
         return Response(await asyncio.to_thread(_encoded, served, outputs, chosen, read.top_k, lengths), media_type=JSON)
 
     return api
+
+
+def _most(served: ServedModel) -> int:
+    """Instances that are taken at once: what one batch holds, and no more than people look at."""
+    return min(MOST_INSTANCES, served.manifest.signature.batch.max)
 
 
 def _chosen(served: ServedModel, query: str) -> tuple[list[Internal], str]:
@@ -86,13 +91,13 @@ def _encoded(served: ServedModel, outputs: Tensors, chosen: list[Internal], top_
     """The response's body: what `predict` answers for the same outputs, and more keys behind it."""
     rows = len(outputs[served.manifest.task.output])
     predictions = served.predictions.encode(Ran(outputs), 0, rows, top_k)
-    more: Schema = {} if lengths is None else {"lengths": lengths}
-    more["internals"] = [_shown(internal, np.ascontiguousarray(outputs[internal.name])) for internal in chosen]
-    return predictions[:-1] + b"," + orjson.dumps(more, option=orjson.OPT_SERIALIZE_NUMPY)[1:]
+    steps = b"" if lengths is None else b',"lengths":' + orjson.dumps(lengths)
+    shown = [_shown(internal, outputs[internal.name]) for internal in chosen]
+    return b'%s%s,"internals":[%s]}' % (predictions[:-1], steps, b",".join(shown))
 
 
-def _shown(internal: Internal, array: Any) -> Schema:
-    return {
+def _shown(internal: Internal, array: Array) -> bytes:
+    facts = {
         "name": internal.name,
         "kind": internal.kind,
         "layer": internal.layer,
@@ -100,8 +105,15 @@ def _shown(internal: Internal, array: Any) -> Schema:
         "labels": internal.labels,
         "description": internal.description,
         "shape": array.shape,
-        "data": array,
     }
+    return b'%s,"data":%s}' % (orjson.dumps(facts)[:-1], _nested(np.ascontiguousarray(array)))
+
+
+def _nested(array: Array) -> bytes:
+    """The numbers as JSON, a piece at a time: while one is written, the event loop waits."""
+    if array.ndim == 1 or array.size <= PIECE:
+        return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"[%s]" % b",".join([_nested(part) for part in array])
 
 
 def described(model: ServedModel, predict: Schema) -> Schema:
@@ -132,7 +144,7 @@ def described(model: ServedModel, predict: Schema) -> Schema:
     if model.manifest.signature.mask:
         steps = {"type": "array", "items": {"type": "integer"}, "description": "steps of each instance; beyond them data is 0"}
         properties["lengths"] = steps
-    instances = {"type": "array", "maxItems": MOST_INSTANCES, **content["properties"]["instances"]}
+    instances = {**content["properties"]["instances"], "maxItems": _most(model)}
     request = {
         **content,
         "properties": {"instances": instances, **{k: v for k, v in content["properties"].items() if k == "top_k"}},
