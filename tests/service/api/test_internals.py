@@ -61,7 +61,9 @@ def explainer_of(client):
     return client.app.registry.get("mean").explainer
 
 
-def test_the_answer_is_that_of_predict_and_what_happened_inside(serve):
+def test_the_answer_is_that_of_predict_and_what_happened_inside(serve, monkeypatch):
+    monkeypatch.setattr(internals, "PIECE", 2)
+
     async def scenario(client):
         predicted = (await client.post("/models/mean/predict", json=BODY)).json()
         assert not explainer_of(client).is_open, "nobody has asked yet"
