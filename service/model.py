@@ -19,6 +19,7 @@ from service.budget import Budget
 from service.codec.plain import PlainAnswers, PlainRequests
 from service.codec.predictions import Predictions
 from service.errors import Unavailable
+from service.explainer import Explainer
 from service.loading import Loaded
 from service.metrics import Answers, Metrics
 from service.response_cache import Counts, ResponseCache
@@ -56,6 +57,7 @@ class ServedModel:
         self.plain = PlainRequests(self.manifest.signature)
         self.plain_answers = PlainAnswers(self.name, self.version, self.manifest.signature)
         self.predictions = Predictions(self.name, self.version, self.manifest.task)
+        self.explainer = Explainer(way.published, way.goldens)
         self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""
@@ -184,6 +186,7 @@ class ServedModel:
             await asyncio.to_thread(worker.join)
         for tap in self.taps:
             tap.close()
+        self.explainer.close()
         if self.cache is not None:
             self.cache.clear()
 
