@@ -33,11 +33,11 @@ CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKED := deploy/docker/requirements
 # What all images that serve hold; the one for CPUs is to stay small, and leaves out `capture`.
-SERVED := --extra serve --extra otel --extra remote --extra sign
+SERVED := --extra serve --extra grpc --extra otel --extra remote --extra sign
 AUDITED := cpu gpu gpu-tensorrt
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
-	screenshots test-deploy image smoke lock audit release version
+	screenshots test-deploy image smoke lock audit proto release version
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ test-slow: .venv/.test  ## run the tests that take minutes: presets to their flo
 	@$(PY) -m pytest -m slow -n auto
 
 fuzz: .venv/.fuzz  ## send 100,000 bad requests to a real server, and what schemathesis makes of its OpenAPI document
-	@QUARTET_FUZZ_REQUESTS=$(FUZZ) $(PY) -m pytest -s -m "slow or not slow" tests/service/test_fuzz.py
+	@QUARTET_FUZZ_REQUESTS=$(FUZZ) $(PY) -m pytest -s -m "slow or not slow" tests/service/test_fuzz.py tests/service/rpc/test_fuzz.py
 
 drills: models .venv/.test  ## fault drills on real servers under load, some 10 minutes; HAProxy is to be installed
 	@$(PY) -m loadtests.drills all --repository models
@@ -123,6 +123,10 @@ audit: .venv/.audit  ## SBOMs (CycloneDX) of what the serving images install, in
 		$(foreach image,$(AUDITED),-r $(LOCKED)/$(image).txt) 2>build/sbom/log \
 		|| { tail -n 1 build/sbom/log; echo 'audit: not passed: see above, and build/sbom/log' >&2; exit 1; }
 	@tail -n 1 build/sbom/log
+
+proto: .venv/.test  ## write what service/rpc/messages.py reads, from service/rpc/inference.proto
+	@$(PY) -m grpc_tools.protoc -I service/rpc --descriptor_set_out=service/rpc/inference.binpb --pyi_out=service/rpc inference.proto
+	@mv service/rpc/inference_pb2.pyi service/rpc/messages.pyi
 
 release: .venv/.release  ## VERSION=x.y.z: write it into code, chart and compose file, commit and tag; pushing the tag publishes
 	@test -n '$(VERSION)' || { echo 'say which: make release VERSION=x.y.z' >&2; exit 2; }

@@ -67,6 +67,12 @@ def export(arguments: list[str]) -> int:
         metavar="PYTHON",
         help="interpreter of an environment that has NVIDIA ModelOpt, whose fp16, bf16, int8 and fp8 files are then tried too",
     )
+    parser.add_argument(
+        "--no-internals",
+        dest="internals",
+        action="store_false",
+        help="leave out explain.onnx: feature maps, gates, attention, for whoever asks the service what happens inside",
+    )
     parser.add_argument("--reuse", action="store_true", help="keep the newest version where it was made from this very checkpoint")
     _add_tensorrt(parser, ("auto", "off", *FLAVOURS))
     chosen = parser.parse_args(arguments)
@@ -82,6 +88,7 @@ def export(arguments: list[str]) -> int:
             precisions=tuple(precision for precision in PRECISIONS if precision in {"fp32", *precisions}),
             gates=gates.parse(chosen.gate),
             modelopt=chosen.modelopt_python,
+            internals=chosen.internals,
             command=shlex.join(argument for argument in arguments if argument not in {str(run) for run in chosen.runs}),
         )
     except ValueError as error:

@@ -24,12 +24,12 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8", "fp8")
 CALIBRATION_BATCH = 16
 
 
-def to_fp32(original: Original, folder: Path) -> OnnxArtifact:
-    """Write the fp32 file that all others are made from. Raises ConversionError."""
+def to_fp32(original: Original, folder: Path) -> tuple[OnnxArtifact, dict[str, str]]:
+    """Write the fp32 file that all others are made from; returns it, and the module of each node. Raises ConversionError."""
     holdout = original.holdout
     example = parity.take(original.signature, holdout, np.arange(3) % len(holdout), _unlike_the_compared(original.signature))
-    to_onnx(original.model, original.signature, example, folder / PLAIN)
-    return OnnxArtifact(precision="fp32", file=digest(folder / PLAIN), opset=OPSET)
+    modules = to_onnx(original.model, original.signature, example, folder / PLAIN)
+    return OnnxArtifact(precision="fp32", file=digest(folder / PLAIN), opset=OPSET), modules
 
 
 def conversions(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from export import engines, modelopt, page, report
+from export import engines, internals, modelopt, page, report
 from export.candidates import Made, Tried, attempt, ordered, serves_on_cpu, stand_in, ways
 from export.conversions import PRECISIONS, conversions, to_fp32
 from export.errors import ConversionError, ParityError
@@ -24,7 +24,18 @@ from export.profile import speed
 from export.report import LayerError, Report
 from export.to_tensorrt import DEFAULTS, EngineOptions, choose, to_tensorrt
 from modelrepo.errors import ModelNotFound, RepositoryError
-from modelrepo.manifest import FORMAT_VERSION, Data, Goldens, Lineage, Manifest, OnnxArtifact, Precision, Preprocessing, Tokenize
+from modelrepo.manifest import (
+    FORMAT_VERSION,
+    Data,
+    Goldens,
+    Internals,
+    Lineage,
+    Manifest,
+    OnnxArtifact,
+    Precision,
+    Preprocessing,
+    Tokenize,
+)
 from modelrepo.parity import Gate
 from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.repository import Repository, digest, write_goldens
@@ -49,6 +60,7 @@ class Options:
     precisions: tuple[Precision, ...] = PRECISIONS
     gates: Mapping[str, Gate] = field(default_factory=lambda: GATES)
     modelopt: Path | None = None  # the interpreter of an environment that has NVIDIA ModelOpt
+    internals: bool = True
     command: str = ""
 
     def recorded(self, flavour: Flavour | None) -> dict[str, JsonValue]:
@@ -59,6 +71,7 @@ class Options:
             "precisions": list(self.precisions),
             "modelopt": None if self.modelopt is None else modelopt.version(self.modelopt),
             "gates": {name: gate.model_dump() for name, gate in self.gates.items()},
+            "internals": self.internals,
         }
 
 
@@ -77,12 +90,12 @@ def export_run(run: Path, repository: Repository, name: str, options: Options, r
         goldens = original.goldens()
         write_goldens(staging.path / "goldens.npz", *goldens)
         made = Made(staging.path, original.signature, original.truth, goldens, options.gates)
-        tried, notes = _try_all(original, made, name, flavour, options)
+        tried, explained, notes = _try_all(original, made, name, flavour, options)
         if flavour is None:
             notes.append(f"no TensorRT engine: {reason}")
         summary = _report(original, name, tried, notes)
         page.write(staging.path, summary, original.saved.facts, options.command)
-        version = staging.publish(_manifest(original, tried, recorded, staging.path))
+        version = staging.publish(_manifest(original, tried, explained, recorded, staging.path))
     log.info("%s: published version %d", name, version)
     return summary, version
 
@@ -106,10 +119,12 @@ def _already_published(
     return Report.model_validate_json((newest.path / report.REPORT).read_text()), newest.version
 
 
-def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None, options: Options) -> tuple[list[Tried], list[str]]:
+def _try_all(
+    original: Original, made: Made, name: str, flavour: Flavour | None, options: Options
+) -> tuple[list[Tried], Internals | None, list[str]]:
     """Make every artifact and try every way to serve it; notes say what could not be made. Raises ParityError."""
     log.info("%s: exporting to ONNX", name)
-    plain = to_fp32(original, made.folder)
+    plain, modules = to_fp32(original, made.folder)
     log.info("%s: comparing with PyTorch", name)
     base = stand_in(made, plain)
     if base.missed:
@@ -117,7 +132,8 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
         raise ParityError(
             f"{name} {fault} PyTorch, nothing published: {plain.file.path} on {base.candidate.provider}: {base.missed}"
         )
-    tried, notes = [base], []
+    tried, notes = [base], list[str]()
+    explained = _explained(original, made, modules, name, notes) if options.internals else None
     for precision, what, make in conversions(original, made.folder, plain, options.modelopt):
         if precision not in options.precisions:
             continue
@@ -136,7 +152,17 @@ def _try_all(original: Original, made: Made, name: str, flavour: Flavour | None,
         tried += [attempt(made, one.artifact, way, one) for way in ways(one.artifact)]
     for path in {one.artifact.file.path for one in tried} - {one.artifact.file.path for one in tried if not one.missed}:
         (made.folder / path).unlink()
-    return tried, notes
+    return tried, explained, notes
+
+
+def _explained(original: Original, made: Made, modules: Mapping[str, str], name: str, notes: list[str]) -> Internals | None:
+    """explain.onnx, for a model that has something to show."""
+    log.info("%s: making %s", name, internals.EXPLAIN)
+    try:
+        return internals.make(made, original.model, modules)
+    except ConversionError as error:
+        notes.append(f"could not make {internals.EXPLAIN}: {error}")
+        return None
 
 
 def _worth_it(tried: Tried, base: Tried) -> Tried:
@@ -198,7 +224,9 @@ def _is_served(tried: Tried) -> bool:
     return tried.candidate.provider != "onnxruntime-cpu" or serves_on_cpu(tried.artifact)
 
 
-def _manifest(original: Original, tried: list[Tried], recorded: dict[str, JsonValue], folder: Path) -> Manifest:
+def _manifest(
+    original: Original, tried: list[Tried], explained: Internals | None, recorded: dict[str, JsonValue], folder: Path
+) -> Manifest:
     saved, facts = original.saved, original.saved.facts
     artifacts = {one.artifact.file.path: one.artifact for one in tried if not one.missed}
     return Manifest(
@@ -226,6 +254,7 @@ def _manifest(original: Original, tried: list[Tried], recorded: dict[str, JsonVa
         reference=facts.reference,
         export=recorded,
         reports=tuple(digest(folder / name) for name in (report.REPORT, page.PAGE, page.SCRIPT)),
+        internals=explained,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import re
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,15 @@ from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
 from training.models import Model
 
 OPSET = 20  # from 23 on, attention becomes one node that ONNX Runtime's CPU and TensorRT's fp32 do not take
+SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes, of each node, the modules it came from
 SORTING = {"Concat", "Slice", "Unsqueeze"}  # how weights are brought into the order that ONNX wants
 
 
-def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) -> None:
+def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) -> dict[str, str]:
     """Write `model` to `path` as one self-contained file whose dynamic axes are named `batch` and `length`.
 
-    `example` holds a few rows of every input; their sizes do not matter to the result. Raises ConversionError where the
+    `example` holds a few rows of every input; their sizes do not matter to the result. Returns the module that each node came
+    from, by the node's name, as `model.get_submodule` takes it. Raises ConversionError where the
     model cannot be expressed, or where an axis that must stay dynamic came out fixed.
     """
     # Named dims freeze the time axis of every LSTM after the first in a process (torch 2.13); automatic ones do not, but
@@ -59,12 +63,14 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
     proto = program.model_proto
     _fold_weights(proto.graph)
     _name_axes(proto, signature)
+    modules = _modules(proto.graph)
     _strip(proto)
     try:
         onnx.checker.check_model(proto, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"the exported graph is not valid ONNX: {error}") from error
     onnx.save(proto, path)
+    return modules
 
 
 def _fold_weights(graph: onnx.GraphProto) -> None:
@@ -123,12 +129,24 @@ def _name_axes(proto: onnx.ModelProto, signature: Signature) -> None:
                 given.dim_param = dim.axis
 
 
-def _dims(found: dict[str, list[onnx.TensorShapeProto.Dimension]], spec: TensorSpec) -> list[onnx.TensorShapeProto.Dimension]:
+def _dims(
+    found: Mapping[str, Sequence[onnx.TensorShapeProto.Dimension]], spec: TensorSpec
+) -> Sequence[onnx.TensorShapeProto.Dimension]:
     if spec.name not in found or len(found[spec.name]) != len(spec.shape):
         raise ConversionError(
             f"the exported graph has tensors {sorted(found)}, the signature needs {spec.name!r}: {spec.describe()}"
         )
     return found[spec.name]
+
+
+def _modules(graph: onnx.GraphProto) -> dict[str, str]:
+    """The path of the module that made each node; nodes that the exporter put together from several may have none."""
+    found = {}
+    for node in graph.node:
+        scopes = next((prop.value for prop in node.metadata_props if prop.key == SCOPES), None)
+        if scopes is not None:
+            found[node.name] = ast.literal_eval(scopes)[-2]  # the last is the operation itself
+    return found
 
 
 def _strip(proto: onnx.ModelProto) -> None:

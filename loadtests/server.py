@@ -98,6 +98,11 @@ class Server:
         """Open file descriptors, sockets among them."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
+    def processor_seconds(self) -> float:
+        """What it has spent of the processor since its start."""
+        user, system = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def resident(self) -> int:
         """Resident memory in bytes."""
         return resident(self._process.pid)

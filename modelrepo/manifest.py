@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeGuard
 from pydantic import Field, JsonValue, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from modelrepo.errors import ManifestError
+from modelrepo.internals import Internal
 from modelrepo.parity import Parity
 from modelrepo.preprocessing import Columns, Standardize
 from modelrepo.reference import Reference
@@ -128,6 +129,13 @@ class Tokenize(Strict):
 Preprocessing = Annotated[Standardize | Columns | Tokenize, Field(discriminator="type")]
 
 
+class Internals(Strict):
+    """explain.onnx: the fp32 graph, proven equal like it, with more outputs. It never serves, and is loaded only when asked for."""
+
+    file: File
+    outputs: Annotated[tuple[Internal, ...], Field(min_length=1)]
+
+
 class Goldens(Strict):
     """Held-out rows with PyTorch's outputs, which whatever is to serve must reproduce on the machine it serves on.
 
@@ -234,6 +242,7 @@ class Manifest(Strict):
     reference: Reference | None = None
     export: dict[str, JsonValue]
     reports: Annotated[tuple[File, ...], Field(min_length=1)]
+    internals: Internals | None = None
 
     def files(self) -> Iterator[File]:
         """Every file that belongs to the version, the manifest itself left out."""
@@ -241,6 +250,8 @@ class Manifest(Strict):
         yield from (step.file for step in self.preprocessing if isinstance(step, Tokenize))
         yield self.goldens.file
         yield from self.reports
+        if self.internals is not None:
+            yield self.internals.file
 
     @property
     def onnx(self) -> OnnxArtifact:
@@ -262,6 +273,10 @@ class Manifest(Strict):
             raise ValueError("every version has an ONNX artifact of precision fp32, not optimized")
         if self.task.output not in outputs or outputs[self.task.output].shape[1:] != (self.task.outputs,):
             raise ValueError(f"a {self.task.type} task needs an output {self.task.output!r} of shape [batch, {self.task.outputs}]")
+        if self.internals is not None:
+            names = [*inputs, *outputs, *(shown.name for shown in self.internals.outputs)]
+            if len(set(names)) != len(names):
+                raise ValueError(f"names of internals must differ from each other and from inputs and outputs, not {names}")
         for step in self.preprocessing:
             if step.input not in inputs:
                 raise ValueError(f"preprocessing names input {step.input!r}, which the signature lacks")

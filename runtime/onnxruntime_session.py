@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +37,10 @@ ERRORS: tuple[type[Exception], ...] = (
 class OnnxRuntimeSession(Session):
     """An ONNX file under ONNX Runtime."""
 
-    def __init__(self, path: Path, signature: Signature, device: Literal["cpu", "cuda"], threads: int = 1) -> None:
-        """Load `path`. `threads` is the number of cores one run uses on the CPU.
+    def __init__(
+        self, path: Path, signature: Signature, device: Literal["cpu", "cuda"], threads: int = 1, more: Sequence[str] = ()
+    ) -> None:
+        """Load `path`. `threads` is the number of cores one run uses on the CPU; `more` are outputs that the signature lacks.
 
         Raises Unsuitable where CUDA is asked for and cannot be had, SessionError where the file does not load or has other
         inputs or outputs than the signature.
@@ -68,19 +70,26 @@ class OnnxRuntimeSession(Session):
         if provider not in session.get_providers():
             raise Unsuitable(f"ONNX Runtime could not start {provider} and offers {session.get_providers()}: check driver and CUDA")
         _compare(session.get_inputs(), signature.inputs, path)
-        _compare(session.get_outputs(), signature.outputs, path)
+        found = {arg.name: arg for arg in session.get_outputs()}
+        if missing := set(more) - set(found):
+            raise SessionError(f"{path} lacks the outputs {sorted(missing)}: export the model again")
+        _compare([arg for name, arg in found.items() if name not in more], signature.outputs, path)
         self._session: ort.InferenceSession | None = session
         self._outputs = [spec.name for spec in signature.outputs]
         self.provider = f"onnxruntime-{device}"
 
     def _run(self, inputs: Mapping[str, Array]) -> Tensors:
+        return self._answer(inputs, self._outputs)
+
+    def _answer(self, inputs: Mapping[str, Array], names: list[str]) -> Tensors:
+        """The outputs of these names, for checked inputs. Raises SessionError."""
         if self._session is None:
             raise SessionError("the session is closed")
         try:
-            answers = self._session.run(self._outputs, dict(inputs))
+            answers = self._session.run(names, dict(inputs))
         except ERRORS as error:
             raise SessionError(f"ONNX Runtime failed: {error}") from error
-        return dict(zip(self._outputs, answers, strict=True))
+        return dict(zip(names, answers, strict=True))
 
     def close(self) -> None:
         self._session = None

@@ -9,7 +9,7 @@ from modelrepo.errors import QuartetError
 from modelrepo.pull import pull
 from modelrepo.repository import Repository
 from service import logs, settings
-from service.port import bind
+from service.port import address, bind, reserve_rpc
 from service.settings import Settings
 from service.supervisor import Supervisor
 
@@ -27,11 +27,11 @@ def main(arguments: list[str]) -> int:
         if chosen.workers > 1:
             _fetch(chosen)
             return Supervisor(chosen).run()
-        with bind(chosen.host, chosen.port) as listener:
+        with bind(chosen.host, chosen.port) as listener, reserve_rpc(chosen) as rpc:
             _fetch(chosen)
             from service.server import serve  # not before: a supervisor needs none of it
 
-            return serve(chosen, listener)
+            return serve(chosen, listener, address(rpc))
     except QuartetError as error:
         logs.fatal(error, "text" if chosen is None else chosen.log_format)
         return 1

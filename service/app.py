@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors, origins, tracing, triton
 from service.access import AccessLog
-from service.api import card, drift, openapi, playground, repository, rollout, v2
+from service.api import card, drift, internals, openapi, playground, repository, rollout, v2
 from service.api.inference import InferenceFirst
 from service.api.pages import PagePolicy
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
@@ -72,6 +72,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     app.include_router(repository.router(registry, rollouts, siblings, _controlled(settings)))
     app.include_router(rollout.router(rollouts, _controlled(settings)))
     app.include_router(card.router(registry))
+    app.include_router(internals.router(registry))
     app.include_router(playground.router(settings.playground))
     openapi.install(app, registry, keyed=guard is not None)
     app.add_middleware(PagePolicy)
@@ -94,7 +95,14 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     for kind in (HTTPException, RequestValidationError, ServiceError, Exception):
         app.add_exception_handler(kind, answer)
 
-    return InferenceFirst(registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins))
+    application = InferenceFirst(
+        registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins)
+    )
+    if settings.grpc_port is not None:
+        from service.rpc.server import RpcServer  # an extra, and 40 MB of memory
+
+        application.rpc = RpcServer(registry, rollouts, metrics, settings, siblings, _controlled(settings), guard)
+    return application
 
 
 def _controlled(settings: Settings) -> bool:

@@ -19,6 +19,7 @@ from service.budget import Budget
 from service.codec.plain import PlainAnswers, PlainRequests
 from service.codec.predictions import Predictions
 from service.errors import Unavailable
+from service.explainer import Explainer
 from service.loading import Loaded
 from service.metrics import Answers, Metrics
 from service.response_cache import Counts, ResponseCache
@@ -56,6 +57,7 @@ class ServedModel:
         self.plain = PlainRequests(self.manifest.signature)
         self.plain_answers = PlainAnswers(self.name, self.version, self.manifest.signature)
         self.predictions = Predictions(self.name, self.version, self.manifest.task)
+        self.explainer = Explainer(way.published, way.goldens)
         self.statistics = Statistics()
         self.fault: str | None = None
         """Why no session can be had at present."""
@@ -70,8 +72,9 @@ class ServedModel:
         self._way = way
         self.timeout = settings.timeout_ms / 1e3 or math.inf
         """Seconds that a request may take which does not say."""
+        interfaces = ("infer", "predict") if settings.grpc_port is None else ("infer", "predict", "grpc")
         self._answers = {
-            each: metrics.answers(each, self.name, self.version, self.statistics, self.provider) for each in ("infer", "predict")
+            each: metrics.answers(each, self.name, self.version, self.statistics, self.provider) for each in interfaces
         }
         self._replacements: set[asyncio.Task[None]] = set()
         self._callers = 0
@@ -95,7 +98,7 @@ class ServedModel:
             self._add(session)
 
     def answers(self, interface: str) -> Answers:
-        """What counts the answers given over `infer` or `predict`."""
+        """What counts the answers given over `infer`, `predict` or, where it is on, `grpc`."""
         return self._answers[interface]
 
     def latencies(self) -> tuple[int, ...]:
@@ -183,6 +186,7 @@ class ServedModel:
             await asyncio.to_thread(worker.join)
         for tap in self.taps:
             tap.close()
+        self.explainer.close()
         if self.cache is not None:
             self.cache.clear()
 

@@ -30,7 +30,7 @@ GONE = "quartet.gone"
 END = b"\r\n\r\n"
 LONGEST_KNOWN = 4096  # bytes of a head that is remembered
 MOST_KNOWN = 1024  # heads
-MOST_SECRET = 16  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
+MOST_SECRET = 8  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
 
 
 class Shared:
@@ -179,8 +179,8 @@ class Protocol(HttpToolsProtocol):
         if call is None:
             return False
         self.cycle = cast(RequestResponseCycle, call)
-        if isinstance(call, Call) and not call.response_complete:
-            self._call = call
+        if not call.response_complete:
+            self._call = call  # type: ignore[assignment]  # one that was denied is complete
         return True
 
     @property

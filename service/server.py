@@ -28,7 +28,7 @@ from service.api.inference import InferenceFirst
 from service.api.quick import Quick
 from service.app import create_app
 from service.health import from_workers, only_health
-from service.port import bind, cannot_listen
+from service.port import Address, bind, cannot_listen
 from service.protocol import Protocol, Shared
 from service.settings import Settings
 from service.siblings import Siblings, socket_of
@@ -54,7 +54,10 @@ class Server(uvicorn.Server):
     it is. One of several workers opens the port when it is ready. What cannot be loaded ends the process.
     """
 
-    def __init__(self, app: InferenceFirst, chosen: Settings, worker: Worker | None = None) -> None:
+    def __init__(
+        self, app: InferenceFirst, chosen: Settings, worker: Worker | None = None, rpc_address: Address | None = None
+    ) -> None:
+        """`rpc_address` is where the application's gRPC server listens, if it has one."""
         self._tls = tls.of(chosen, app.metrics)
         super().__init__(
             uvicorn.Config(
@@ -80,6 +83,8 @@ class Server(uvicorn.Server):
         self._app = app
         self._registry = app.registry
         self._telemetry = app.telemetry
+        self._rpc = app.rpc
+        self._rpc_address = rpc_address
         self._settings = chosen
         self._worker = worker
         self._failure: BaseException | None = None
@@ -108,6 +113,9 @@ class Server(uvicorn.Server):
             host, port = sockets[0].getsockname()[:2]
             raise cannot_listen(host, port, error) from None
         await super().startup(sockets)
+        if self._rpc is not None:
+            assert self._rpc_address is not None
+            await self._rpc.open(*self._rpc_address)
         if self._worker is not None:
             await self._meet(self._worker)
         if self._settings.health_port:
@@ -158,13 +166,18 @@ class Server(uvicorn.Server):
                 self._app.guard.refresh()
             if self._tls is not None and self.config.ssl is not None:
                 self._tls.refresh(self.config.ssl)
+            if self._rpc is not None:
+                self._rpc.tick()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let requests in flight end, and tell those that did not in time."""
+        closing = asyncio.ensure_future(self._rpc.close(self._settings.drain_seconds)) if self._rpc is not None else None
         await super().shutdown(sockets)
         for connection in self._connections():
             connection.give_up()
+        if closing is not None:
+            await closing
 
     def _connections(self) -> list[Protocol]:
         return cast(list[Protocol], list(self.server_state.connections))
@@ -173,6 +186,8 @@ class Server(uvicorn.Server):
         """Not ready from now on; SIGTERM leaves those who route requests time to notice, a second signal does not."""
         waits = sig == signal.SIGTERM and not self._registry.stopping and self._registry.ready
         self._registry.stopping = True
+        if self._rpc is not None:
+            self._loop.call_soon_threadsafe(self._rpc.tick)
         if not waits:
             self.should_exit = True
             return
@@ -193,6 +208,8 @@ class Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         models = self._registry.models()
         url = f"http{'' if self._tls is None else 's'}://{f'[{host}]' if ':' in host else host}:{port}"
+        if self._rpc_address is not None:
+            log.info("gRPC on %s:%d", *self._rpc_address)
         log.info("serving %d models on %s", len(models), url)
         if self._worker is not None:
             self._worker.ready.set()
@@ -202,18 +219,18 @@ class Server(uvicorn.Server):
             print(copy_paste_calls(models, url, keyed=self._app.guard is not None), flush=True)
 
 
-def serve(chosen: Settings, listener: socket.socket, worker: Worker | None = None) -> int:
+def serve(chosen: Settings, listener: socket.socket, rpc: Address | None = None, worker: Worker | None = None) -> int:
     """In this process, by itself or as one worker of several. Raises QuartetError where start-up fails."""
     siblings = Siblings() if worker is None else Siblings(worker.folder, worker.number, chosen.workers)
-    Server(create_app(chosen, siblings), chosen, worker).run([listener])
+    Server(create_app(chosen, siblings), chosen, worker, rpc).run([listener])
     return 0
 
 
-def work(chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> int:
+def work(chosen: Settings, listener: socket.socket, rpc: Address | None, number: int, folder: Path, ready: Event) -> int:
     """What a process of the supervisor's does; the same statuses as `main`."""
     logs.to_stderr(chosen.log_format, number)
     try:
-        return serve(chosen, listener, Worker(number, folder, ready))
+        return serve(chosen, listener, rpc, Worker(number, folder, ready))
     except QuartetError as error:
         logs.fatal(error, chosen.log_format, number)
         return 1

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     pull: str = Field(default="", description="archive to add to it before serving: https://HOST/models.tar.gz#sha256=HEX")
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    grpc_port: int | None = Field(
+        default=None, ge=0, le=65535, description="TCP port of gRPC; 0 takes a free one; left out: no gRPC"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="cuda fails where no GPU can be used")
     versions: str = Field(default="latest:1", description="which serve: latest:N, all or 1,3; for one model: 'NAME=all'")
     watch: float = Field(default=0, ge=0, description="seconds between looks at the repository for new versions; 0: never")
@@ -185,6 +188,13 @@ class Settings(BaseSettings):
     def _is_a_policy(cls, text: str) -> str:
         VersionPolicy.parse(text)
         return text
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _is_another(cls, port: int | None, others: ValidationInfo) -> int | None:
+        if port and port == others.data.get("port"):
+            raise ValueError("gRPC needs a port of its own, other than --port")
+        return port
 
     def memory(self, meanwhile: Path | None = None) -> Memory:
         """Where rollouts are remembered; `meanwhile` is for workers of one service that has no folder. Raises MemoryFault."""

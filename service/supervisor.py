@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from runtime import cuda
-from service.port import bind
+from service.port import Address, address, reserve, reserve_rpc
 from service.settings import Settings
 
 log = logging.getLogger("quartet.supervisor")
@@ -43,9 +43,9 @@ class Supervisor:
     def run(self) -> int:
         """Start the workers and watch over them; 0 after a clean end, else a status of theirs. Raises SettingsError."""
         host, port = self._settings.host, self._settings.port
-        bind(host, port).close()  # sockets that share a port would share it with another service, too, without a word
-        with bind(host, port, shared=True) as reserved, tempfile.TemporaryDirectory(prefix="quartet-") as folder:
-            self._reserved, self._folder = reserved, Path(folder)
+        temporary = tempfile.TemporaryDirectory(prefix="quartet-")
+        with reserve(host, port) as reserved, reserve_rpc(self._settings) as rpc, temporary as folder:
+            self._reserved, self._rpc, self._folder = reserved, address(rpc), Path(folder)
             for each in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(each, self._pass_on)
             for number in range(self._settings.workers):
@@ -55,7 +55,7 @@ class Supervisor:
 
     def _start(self, number: int) -> None:
         with self._bind_same() as listener:
-            arguments = (self._settings, listener, number, self._folder, self._ready[number])
+            arguments = (self._settings, listener, self._rpc, number, self._folder, self._ready[number])
             gpu = _gpu(number, self._devices)
             worker = self._context.Process(target=_begin, args=(gpu, *arguments), name=f"worker {number}")
             worker.start()
@@ -120,11 +120,13 @@ def _gpu(number: int, devices: int) -> str | None:
     return visible[number % len(visible)]
 
 
-def _begin(gpu: str | None, chosen: Settings, listener: socket.socket, number: int, folder: Path, ready: Event) -> None:
+def _begin(
+    gpu: str | None, chosen: Settings, listener: socket.socket, rpc: Address | None, number: int, folder: Path, ready: Event
+) -> None:
     """In the worker, before anything looks for a GPU. A process group of its own, so that Ctrl-C reaches it once."""
     os.setpgrp()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     from service.server import work  # the supervisor itself needs none of it
 
-    raise SystemExit(work(chosen, listener, number, folder, ready))
+    raise SystemExit(work(chosen, listener, rpc, number, folder, ready))

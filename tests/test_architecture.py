@@ -39,8 +39,13 @@ THIRD_PARTY = {
         "tokenizers",
         "opentelemetry",
         "pynvml",
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "google",
     },
 }
+UNWANTED = {"torch", "onnx", "sklearn", "polars", "training", "export", "grpc", "fsspec", "s3fs", "cryptography"}
 
 OPTIONAL = {"modelrepo/store.py": {"fsspec"}, "modelrepo/signatures.py": {"cryptography"}}
 """What one file may import, and only when it is used."""
@@ -103,7 +108,6 @@ def test_the_batcher_knows_no_http_and_no_onnx():
 
 @pytest.mark.parametrize("module", ["service.server", "runtime.open", "runtime.goldens", "modelrepo.__main__"])
 def test_serving_never_loads_torch_nor_unasked_what_is_optional(module):
-    heavy = {"torch", "onnx", "sklearn", "polars", "training", "export", "fsspec", "s3fs", "cryptography"}
-    code = f"import sys, {module}; sys.exit(', '.join({heavy} & set(sys.modules)) or 0)"
+    code = f"import sys, {module}; sys.exit(', '.join({UNWANTED} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{module} loads {done.stderr}"

@@ -19,9 +19,9 @@ from service.settings import Settings
 CHART = Path(__file__).parent / "quartet"
 BEGIN, END = "<!-- values: written by deploy/helm/generate.py -->\n", "<!-- end of values -->\n"
 KEY = re.compile(r"^( *)([A-Za-z]\w*):")
-# What the chart sets by itself, from `models`, `port`, `keys`, `tls` and `capture`.
+# What the chart sets by itself, from `models`, `port`, `grpc`, `keys`, `tls` and `capture`.
 OWN = {
-    *("repository", "port", "pull", "cache", "trusted_keys"),
+    *("repository", "port", "pull", "cache", "trusted_keys", "grpc_port"),
     *("keys", "tls_certificate", "tls_key", "tls_client_ca", "health_port", "capture"),
 }
 CONSTRAINTS = ("type", "enum", "minimum", "maximum", "exclusiveMinimum")

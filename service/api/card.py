@@ -110,8 +110,7 @@ def router(registry: Registry) -> APIRouter:
             content = await asyncio.to_thread((asked.published.path / REPORT).read_bytes)
         except OSError as error:  # it was there, and right, when the version was loaded
             raise UnknownModel(f"{REPORT} of {asked.name}:{asked.version} cannot be read any more ({error.strerror})") from None
-        headers = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-        return Response(content, headers=headers, media_type="text/html; charset=utf-8")
+        return Response(content, headers={"content-security-policy": POLICY}, media_type="text/html; charset=utf-8")
 
     return api
 

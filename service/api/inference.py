@@ -43,6 +43,9 @@ from service.tracing import TRACED
 if TYPE_CHECKING:
     from service.otel import Traced, Tracing
 
+if TYPE_CHECKING:
+    from service.rpc.server import RpcServer
+
 log = logging.getLogger("quartet.api")
 
 ASKS_A_PERSON = {"WWW-Authenticate": 'Basic realm="quartet", Bearer realm="quartet"'}  # a browser shows a form for the first
@@ -78,6 +81,8 @@ class InferenceFirst:
         self.quick = Quick(registry, metrics, max_body_bytes, telemetry, guard, shares=bool(origins))
         self.metrics = metrics
         self.guard = guard
+        self.rpc: RpcServer | None = None
+        """Answers beside it over gRPC, if that is wanted; whoever runs the application opens and closes it."""
         self._origins = origins
         self._dispatch = sharing(self._watched, origins) if origins else self._watched
         self._max_body_bytes = max_body_bytes
@@ -193,7 +198,7 @@ class InferenceFirst:
             elif demanded is not None:
                 principal = self.guard.admit(presented(headers, basic=reads), *demanded)
                 if demanded[0] == "admin":
-                    log.info("%s %s by key %r", method, path, principal.name)
+                    log.info("%s %r by key %r", method, path, principal.name)
         except ServiceError as error:
             visits = reads and "text/html" in headers.get("accept", "")  # not a page's script, whose caller no form is to surprise
             told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if visits and isinstance(error, Unauthorized) else {})}

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from modelrepo.tasks import Multiclass, Regression
 from modelrepo.tensors import ShapeRange, TensorSpec
-from service.api import examples
+from service.api import examples, internals
 from service.codec import tensor
 from service.keys.demand import demand
 from service.model import ServedModel
@@ -45,6 +45,8 @@ def install(app: FastAPI, registry: Registry, keyed: bool = False) -> None:
         for model in {model.name: model for model in sorted(registry.models(), key=lambda model: int(model.version))}.values():
             described["paths"][f"/models/{model.name}/predict"] = {"post": _predict(model)}
             described["paths"][f"/v2/models/{model.name}/infer"] = {"post": _infer(model)}
+            if model.manifest.internals is not None:
+                described["paths"][f"/models/{model.name}/internals"] = {"post": internals.described(model, _predict(model))}
         if keyed:
             _ask_for_keys(described)
         return described

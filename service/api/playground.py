@@ -22,9 +22,7 @@ HEADERS = {
     "cache-control": "no-cache",  # kept, and asked about each time: a new Quartet's page comes whole
     "content-security-policy": POLICY,
     "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
     "vary": "accept-encoding",
-    "x-content-type-options": "nosniff",
 }
 
 

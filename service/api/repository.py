@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
@@ -10,7 +12,10 @@ from service.errors import Forbidden, InvalidRequest, UnknownModel, Unprocessabl
 from service.loading import LoadFailed
 from service.registry import Registry
 from service.rollout.rollouts import Rollouts
-from service.siblings import Siblings
+from service.siblings import Reply, Siblings
+
+LOAD: set[str] = set()  # the parameters that are taken
+UNLOAD = {"unload_dependents"}
 
 
 class IndexRequest(BaseModel):
@@ -46,26 +51,10 @@ def router(registry: Registry, rollouts: Rollouts, siblings: Siblings, controlle
     """The endpoints, over the models of `registry`. Loading and unloading are refused unless `controlled`."""
     api = APIRouter(tags=["Model repository"])
 
-    async def by_all(http: Request) -> None:
-        """Have the other workers do it too. Raises Unprocessable where one cannot."""
-        for reply in await siblings.repeat(http, timeout=None):
-            if reply.status != 200:
-                raise Unprocessable(f"one worker did it, another could not: {reply.error}")
-
-    def allow(request: ControlRequest | None, known: set[str]) -> None:
-        if not controlled:
-            raise Forbidden("this server takes no orders about its models: start it with --control on, on an address you guard")
-        if request is not None and (unknown := sorted(set(request.parameters) - known)):
-            raise InvalidRequest(f"parameter {unknown[0]!r} is not taken: publish with `python -m export`, then load")
-
     @api.post("/v2/repository/index")
     async def index(request: IndexRequest | None = None) -> list[IndexEntry]:
         """Every version that serves, is on its way, or could not be loaded, with the reason."""
-        return [
-            IndexEntry(name=entry.name, version=str(entry.version), state=entry.state, reason=entry.reason)
-            for entry in registry.index()
-            if entry.state == "READY" or request is None or not request.ready
-        ]
+        return entries(registry, request is not None and request.ready)
 
     @api.post("/v2/repository/models/{model}/load")
     async def load(model: str, http: Request, request: ControlRequest | None = None) -> Done:
@@ -73,23 +62,52 @@ def router(registry: Registry, rollouts: Rollouts, siblings: Siblings, controlle
 
         Where `--rollout` says how newer versions begin, they are loaded, and begin so.
         """
-        allow(request, set())
-        try:
-            await registry.load(model)
-            await rollouts.look(model, again=True)
-        except ModelNotFound as error:
-            raise UnknownModel(str(error)) from None
-        except (RepositoryError, LoadFailed) as error:
-            raise Unprocessable(f"{error} (what served before goes on serving)") from None
-        await by_all(http)
+        allow(controlled, request.parameters if request else {}, LOAD)
+        await load_here(registry, rollouts, model)
+        require_done(await siblings.repeat(http, timeout=None))
         return Done()
 
     @api.post("/v2/repository/models/{model}/unload")
     async def unload(model: str, http: Request, request: ControlRequest | None = None) -> Done:
         """Serve a model no more; requests it has are answered."""
-        allow(request, {"unload_dependents"})
+        allow(controlled, request.parameters if request else {}, UNLOAD)
         await registry.unload(model)
-        await by_all(http)
+        require_done(await siblings.repeat(http, timeout=None))
         return Done()
 
     return api
+
+
+def entries(registry: Registry, ready: bool) -> list[IndexEntry]:
+    """Every version known, or those that are `ready`."""
+    return [
+        IndexEntry(name=entry.name, version=str(entry.version), state=entry.state, reason=entry.reason)
+        for entry in registry.index()
+        if entry.state == "READY" or not ready
+    ]
+
+
+def allow(controlled: bool, parameters: Iterable[str], known: set[str]) -> None:
+    """Raise Forbidden unless callers may load and unload, InvalidRequest for a parameter that is not `known`."""
+    if not controlled:
+        raise Forbidden("this server takes no orders about its models: start it with --control on, on an address you guard")
+    if unknown := sorted(set(parameters) - known):
+        raise InvalidRequest(f"parameter {unknown[0]!r} is not taken: publish with `python -m export`, then load")
+
+
+async def load_here(registry: Registry, rollouts: Rollouts, name: str) -> None:
+    """Serve what the repository has now. Raises UnknownModel, or Unprocessable where that cannot be."""
+    try:
+        await registry.load(name)
+        await rollouts.look(name, again=True)
+    except ModelNotFound as error:
+        raise UnknownModel(str(error)) from None
+    except (RepositoryError, LoadFailed) as error:
+        raise Unprocessable(f"{error} (what served before goes on serving)") from None
+
+
+def require_done(replies: Sequence[Reply]) -> None:
+    """Raise Unprocessable where another worker could not do what this one did."""
+    for reply in replies:
+        if reply.status != 200:
+            raise Unprocessable(f"one worker did it, another could not: {reply.error}")

@@ -16,7 +16,7 @@ from service.codec import tensor
 from service.errors import Unavailable
 from service.model import ServedModel
 from service.registry import Registry
-from service.siblings import Siblings
+from service.siblings import Reply, Siblings
 from service.statistics import Compute, Duration
 
 EXTENSIONS = ["binary_tensor_data", "model_repository", "schedule_policy", "statistics"]  # only what is really there
@@ -133,21 +133,11 @@ def router(registry: Registry, siblings: Siblings) -> APIRouter:
     """The endpoints, over the models of `registry`."""
     api = APIRouter(tags=["Open Inference Protocol"])
 
-    async def of_all(http: Request, own: list[ModelStatistics]) -> StatisticsList:
-        """With what the other workers did."""
-        found = [StatisticsList.model_validate_json(reply.body) for reply in await siblings.repeat(http) if reply.status == 200]
-        theirs = [{(model.name, model.version): model for model in each.model_stats} for each in found]
-        return StatisticsList(
-            model_stats=[
-                _sum([mine, *(each[key] for each in theirs if (key := (mine.name, mine.version)) in each)]) for mine in own
-            ]
-        )
-
     @api.get("/v2/", include_in_schema=False)
     @api.get("/v2")
-    async def server_metadata() -> ServerMetadata:
+    async def server() -> ServerMetadata:
         """Name, version and extensions of the server."""
-        return ServerMetadata(version=installed("quartet"))
+        return server_metadata()
 
     @api.get("/v2/health/live")
     async def live() -> Live:
@@ -157,13 +147,8 @@ def router(registry: Registry, siblings: Siblings) -> APIRouter:
     @api.get("/v2/health/ready")
     async def ready(http: Request) -> Ready:
         """Whether every model is loaded, warmed and proven; 503 with what is still missing, and while shutting down."""
-        if registry.stopping:
-            raise Unavailable("the server is shutting down")
-        if not registry.ready:
-            raise Unavailable("not ready: " + "; ".join(f"{name}: {why}" for name, why in registry.waiting_for().items()))
-        for reply in await siblings.repeat(http):
-            if reply.status != 200:
-                raise Unavailable(reply.error)
+        require_ready(registry)
+        require_others_ready(await siblings.repeat(http))
         return Ready()
 
     @api.get("/v2/models")
@@ -174,36 +159,76 @@ def router(registry: Registry, siblings: Siblings) -> APIRouter:
     @api.get("/v2/models/stats")
     async def statistics(http: Request) -> StatisticsList:
         """What every model has done since it was loaded."""
-        return await of_all(http, [_statistics(model) for model in registry.models()])
+        return with_others(statistics_of(registry.models()), await siblings.repeat(http))
 
     @api.get("/v2/models/{model}/versions/{version}/stats")
     @api.get("/v2/models/{model}/stats")
     async def model_statistics(http: Request, model: str, version: str | None = None) -> StatisticsList:
         """What one model has done since it was loaded."""
-        asked = registry.get(model, version)
-        versions = registry.versions(model) if version is None else [asked]
-        return await of_all(http, [_statistics(each) for each in versions])
+        return with_others(statistics_of(asked(registry, model, version)), await siblings.repeat(http))
 
     @api.get("/v2/models/{model}/versions/{version}")
     @api.get("/v2/models/{model}")
     async def model_metadata(model: str, version: str | None = None) -> ModelMetadata:
         """Inputs and outputs of a model, and what serves it."""
-        asked = registry.get(model, version)
-        return _metadata(asked, [each.version for each in registry.versions(model)])
+        return metadata(registry, model, version)
 
     @api.get("/v2/models/{model}/versions/{version}/ready")
     @api.get("/v2/models/{model}/ready")
     async def model_ready(model: str, version: str | None = None) -> ModelReady:
         """Whether a model is loaded, warmed and proven."""
-        asked = registry.get(model, version)
-        if not asked.ready:
-            raise Unavailable(f"model {model!r} is not ready: {asked.fault}")
-        return ModelReady(name=asked.name)
+        return ModelReady(name=ready_model(registry, model, version).name)
 
     return api
 
 
-def _metadata(model: ServedModel, versions: list[str]) -> ModelMetadata:
+def server_metadata() -> ServerMetadata:
+    """Of the version that is installed."""
+    return ServerMetadata(version=installed("quartet"))
+
+
+def require_ready(registry: Registry) -> None:
+    """Raise Unavailable, saying what is missing, where the server is not to get requests."""
+    if registry.stopping:
+        raise Unavailable("the server is shutting down")
+    if not registry.ready:
+        raise Unavailable("not ready: " + "; ".join(f"{name}: {why}" for name, why in registry.waiting_for().items()))
+
+
+def require_others_ready(replies: Sequence[Reply]) -> None:
+    """Raise Unavailable where another worker said that it is not ready."""
+    for reply in replies:
+        if reply.status != 200:
+            raise Unavailable(reply.error)
+
+
+def ready_model(registry: Registry, name: str, version: str | None) -> ServedModel:
+    """A model that has a session to answer with. Raises UnknownModel or Unavailable."""
+    model = registry.get(name, version)
+    if not model.ready:
+        raise Unavailable(f"model {name!r} is not ready: {model.fault}")
+    return model
+
+
+def asked(registry: Registry, name: str, version: str | None) -> list[ServedModel]:
+    """The version of a model that is asked about, or all of them. Raises UnknownModel or Unavailable."""
+    model = registry.get(name, version)
+    return registry.versions(name) if version is None else [model]
+
+
+def with_others(own: Sequence[ModelStatistics], replies: Sequence[Reply]) -> StatisticsList:
+    """This worker's statistics with what the other workers did, as they answer over HTTP."""
+    found = [StatisticsList.model_validate_json(reply.body) for reply in replies if reply.status == 200]
+    theirs = [{(model.name, model.version): model for model in each.model_stats} for each in found]
+    return StatisticsList(
+        model_stats=[_sum([mine, *(each[key] for each in theirs if (key := (mine.name, mine.version)) in each)]) for mine in own]
+    )
+
+
+def metadata(registry: Registry, name: str, version: str | None) -> ModelMetadata:
+    """Inputs and outputs of a model, and what serves it. Raises UnknownModel or Unavailable."""
+    model = registry.get(name, version)
+    versions = [each.version for each in registry.versions(name)]
     manifest = model.manifest
     parameters: dict[str, str | int | float | bool] = {
         "family": manifest.family,
@@ -224,6 +249,11 @@ def _metadata(model: ServedModel, versions: list[str]) -> ModelMetadata:
         outputs=[_tensor(spec) for spec in manifest.signature.outputs],
         parameters=parameters,
     )
+
+
+def statistics_of(models: Sequence[ServedModel]) -> list[ModelStatistics]:
+    """What this process has counted of them."""
+    return [_statistics(model) for model in models]
 
 
 def _statistics(model: ServedModel) -> ModelStatistics:

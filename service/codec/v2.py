@@ -12,7 +12,8 @@ refused rather than ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -22,12 +23,21 @@ from service.errors import InvalidRequest, too_many_rows
 
 HEADER_LENGTH = "inference-header-content-length"
 Parameters = dict[str, str | int | float | bool]
+Texts = Callable[[str, Array], Tensors | None]
+"""Turns BYTES into tokens, for an input that takes them so."""
 # Output parameters that ask for what no output here can be.
 REFUSED = {
     "classification": "this server answers tensors here, and labels under /models/{model}/predict",
     "shared_memory_region": "this server shares no memory with its clients",
     "datatype": "an output comes in the datatype that the model's metadata names",
 }
+
+
+class _Given(Protocol):
+    """An input as it came, over HTTP or gRPC."""
+
+    name: str
+    datatype: str
 
 
 class _Input(msgspec.Struct):
@@ -38,7 +48,9 @@ class _Input(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw()
 
 
-class _RequestedOutput(msgspec.Struct):
+class RequestedOutput(msgspec.Struct):
+    """An output that a request names."""
+
     name: str
     parameters: Parameters | None = None
 
@@ -49,7 +61,7 @@ class _Request(msgspec.Struct):
     inputs: list[_Input]
     id: str | None = None
     parameters: Parameters | None = None
-    outputs: list[_RequestedOutput] | None = None
+    outputs: list[RequestedOutput] | None = None
 
 
 class _Output(msgspec.Struct, omit_defaults=True):
@@ -92,7 +104,7 @@ def decode(
     header_length: str | None,
     signature: Signature,
     max_rows: int,
-    texts: Callable[[str, Array], Tensors | None] = lambda name, array: None,
+    texts: Texts = lambda name, array: None,
 ) -> Request:
     """A request to a model from its body and the value of the header `Inference-Header-Content-Length`.
 
@@ -111,10 +123,7 @@ def decode(
     rest = memoryview(body)[split:]
     inputs: dict[str, Array] = {}
     for given in request.inputs:
-        if given.name in inputs:
-            raise InvalidRequest(f"input {given.name!r} is given twice")
-        if given.shape and given.shape[0] > max_rows:
-            raise too_many_rows(given.shape[0], max_rows)
+        check_input(given.name, given.shape, inputs, max_rows)
         size = (given.parameters or {}).get("binary_data_size")
         if size is None:
             if not given.data:
@@ -131,21 +140,37 @@ def decode(
             rest = rest[size:]
     if rest:
         raise InvalidRequest(f"{len(rest)} bytes follow the last tensor: check every binary_data_size")
+    inputs = fitted(inputs, request.inputs, signature, texts)
+    if not request.parameters:
+        return Request(request.id, inputs, _outputs(request.outputs, False, signature), False)
+    return parametrised(request.id, inputs, request.outputs, request.parameters, signature)
+
+
+def check_input(name: str, shape: Sequence[int], inputs: Mapping[str, Array], max_rows: int) -> None:
+    """Refuse what is not worth decoding: an input that is among `inputs` already, more rows than are taken at once.
+
+    Raises InvalidRequest or PayloadTooLarge.
+    """
+    if name in inputs:
+        raise InvalidRequest(f"input {name!r} is given twice")
+    if shape and shape[0] > max_rows:
+        raise too_many_rows(shape[0], max_rows)
+
+
+def fitted(inputs: dict[str, Array], given: Iterable[_Given], signature: Signature, texts: Texts) -> dict[str, Array]:
+    """Inputs as they were `given`, in the model's datatypes. Raises InvalidRequest for one that cannot be."""
     for spec in signature.inputs:
         array = inputs.get(spec.name)
         if array is not None and array.dtype != spec.numpy_dtype:
-            kind = next(given.datatype for given in request.inputs if given.name == spec.name)
+            kind = next(each.datatype for each in given if each.name == spec.name)
             tokens = texts(spec.name, array) if kind == "BYTES" else None
             if tokens is None:
                 inputs[spec.name] = tensor.widened(spec.name, kind, array, spec.numpy_dtype)
                 continue
             if signature.mask is not None and signature.mask.name in inputs:
                 raise InvalidRequest(f"input {signature.mask.name!r} goes with tokens, not with texts: leave it out")
-            inputs |= tokens
-            break
-    if not request.parameters:
-        return Request(request.id, inputs, _outputs(request.outputs, False, signature), False)
-    return _parametrised(request.id, inputs, request.outputs, request.parameters, signature)
+            return inputs | tokens
+    return inputs
 
 
 def encode(
@@ -197,18 +222,19 @@ def _raw(body: bytes, signature: Signature) -> dict[str, Array]:
     return {spec.name: tensor.from_binary(spec.name, tensor.datatype(spec.numpy_dtype), shape, memoryview(body))}
 
 
-def _parametrised(
+def parametrised(
     id_: str | None,
     inputs: dict[str, Array],
-    outputs: list[_RequestedOutput] | None,
+    outputs: Sequence[RequestedOutput] | None,
     parameters: Parameters,
     signature: Signature,
+    binary: bool = False,
 ) -> Request:
-    """A request with what its parameters say."""
+    """A request with what its parameters say; `binary` is how outputs are sent where they say nothing. Raises InvalidRequest."""
     for name, value in parameters.items():
         if name.startswith("sequence_") and value:  # a client may say in three parameters that it has no sequence
             raise InvalidRequest(f"parameter {name!r} is {value!r}; this server has no stateful sequences: leave it out")
-    binary = _flag(parameters, "binary_data_output", False)
+    binary = _flag(parameters, "binary_data_output", binary)
     microseconds = _count(parameters, "timeout", "microseconds, 0 for no limit")
     return Request(
         id_,
@@ -221,7 +247,7 @@ def _parametrised(
     )
 
 
-def _outputs(requested: list[_RequestedOutput] | None, binary: bool, signature: Signature) -> dict[str, bool] | None:
+def _outputs(requested: Sequence[RequestedOutput] | None, binary: bool, signature: Signature) -> dict[str, bool] | None:
     """The outputs asked for, and whether each is to be binary; None for all."""
     if not requested:
         return None

@@ -61,6 +61,7 @@ class Limits:
     def __init__(self, key: Key, slots: Numbers, number: int) -> None:
         self._slots = slots
         self._mine = RUNNING + number
+        self._alone = len(slots) == RUNNING + 1
         self.set(key)
 
     def set(self, key: Key) -> None:
@@ -73,21 +74,25 @@ class Limits:
     def take(self) -> None:
         """A request comes. Raises TooManyRequests, with nothing taken."""
         slots = self._slots
-        if self._concurrency is not None and sum(slots[RUNNING:]) >= self._concurrency:
+        running = slots[self._mine]
+        if self._concurrency is not None and (running if self._alone else sum(slots[RUNNING:])) >= self._concurrency:
             raise TooManyRequests("concurrency", f"key {self._name!r} has {self._concurrency} requests under way, its limit", 1)
         if self._interval:
             now = time.monotonic()
-            due = max(slots[DUE], now) + self._interval
+            before = slots[DUE]
+            due = (before if before > now else now) + self._interval
             over = due - now - self._depth
             if over > 1e-9:
                 rate = f"{1 / self._interval:g} requests a second, {self._depth / self._interval:.0f} at once"
                 raise TooManyRequests("rate", f"key {self._name!r} has {rate}: wait {over:.3g} s", ceil(over))
             slots[DUE] = due
-        slots[self._mine] += 1
+        slots[self._mine] = running + 1
 
     def end(self) -> None:
         """A request is over. One that began before the key had limits was not counted."""
-        self._slots[self._mine] = max(0.0, self._slots[self._mine] - 1)
+        running = self._slots[self._mine]
+        if running > 0:
+            self._slots[self._mine] = running - 1
 
     def undo(self) -> None:
         """A request never was."""

@@ -43,8 +43,8 @@ async function show(arrived = true) {
 
 function failure(error) {
   if (!(error instanceof ApiError)) throw error;
-  const hint = error.status === 401 || error.status === 403 ? h("p", {}, "Give your API key at the top of the page.") : null;
-  return h("div", {}, trouble(error), hint, button("Try again", () => show()));
+  const hint = { 401: "Give your API key at the top of the page.", 403: "A key for one model opens that model's view: …/#/models/NAME." }[error.status];
+  return h("div", { class: "body" }, trouble(error), hint ? h("p", {}, hint) : null, h("div", {}, button("Try again", () => show())));
 }
 
 function mark(hash, name) {

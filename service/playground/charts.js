@@ -50,7 +50,7 @@ class Chart {
       );
     }
     if (x.labels !== false) {
-      for (const value of x.ticks ?? ticks(x.min, x.max, Math.max(3, width / 80))) {
+      for (const value of x.ticks ?? ticks(x.min, x.max, Math.max(4, width / 80))) {
         this.svg.append(s("text", { class: "tick-x", x: toX(value), y: height - bottom + 16 }, (x.format ?? short)(value)));
       }
     }

@@ -37,7 +37,7 @@ export function show(container, card) {
       pair("Data", `${card.data.name}: ${Object.entries(card.data.rows).map(([split, count]) => `${count.toLocaleString("en")} ${split}`).join(", ")}`),
       pair("Published", card.created.replace("T", " ").slice(0, 16)),
       Object.entries(card.metrics).map(([name, value]) => pair(`Test ${name}`, short(value))),
-      card.task.temperature ? pair("Calibration", `logits are divided by ${short(card.task.temperature)} before they become probabilities`) : null,
+      (card.task.temperature ?? 1) !== 1 ? pair("Calibration", `logits are divided by ${short(card.task.temperature)} before they become probabilities`) : null,
       pair("Takes at once", plural(card.max_rows, "row")),
       pair("Inside to look at", card.internals ? "yes" : "no: it was published without explain.onnx"),
     )),

@@ -192,6 +192,17 @@ def test_service_and_monitors_name_the_port_and_select_the_pods():
     assert one(feature("podmonitor"), "PodMonitor")["metadata"]["labels"]["release"] == "prometheus"
 
 
+def test_grpc_has_a_port_of_its_own_in_container_service_and_policy():
+    documents = feature("grpc")
+    assert settings(documents)["QUARTET_SERVE_GRPC_PORT"] == "9001"
+    assert container(documents)["ports"][1:] == [{"name": "grpc", "containerPort": 9001, "protocol": "TCP"}]
+    (_, port) = one(documents, "Service")["spec"]["ports"]
+    assert (port["name"], port["port"], port["targetPort"], port["appProtocol"]) == ("grpc", 9001, "grpc", "kubernetes.io/h2c")
+    (rule,) = one(documents, "NetworkPolicy")["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "http", "protocol": "TCP"}, {"port": "grpc", "protocol": "TCP"}]
+    assert "QUARTET_SERVE_GRPC_PORT" not in settings(feature("default"))
+
+
 def test_the_secret_reaches_the_service_and_the_one_who_pulls():
     documents = feature("settings")
     assert one(documents, "Secret")["stringData"] == {"PULL_AUTHORIZATION": "Bearer it-is-secret"}

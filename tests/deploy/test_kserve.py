@@ -50,6 +50,7 @@ def test_a_server_started_as_the_runtime_says_answers_for_a_model_copied_for_it(
         "--repository=/mnt/models": f"--repository={tmp_path / 'mnt'}",
         "--host=0.0.0.0": "--host=127.0.0.1",
         "--port=8080": "--port=0",
+        "--grpc-port=9000": "--grpc-port=0",
     }
     assert set(place) <= set(container["args"])
     command = [sys.executable, *container["command"][1:], *(place.get(argument, argument) for argument in container["args"])]

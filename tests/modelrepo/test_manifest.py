@@ -28,6 +28,21 @@ def proof(document):
     return document["candidates"][0]["parity"]
 
 
+def shown(name, gates):
+    """An explain.onnx with one more output, whose axis of gates has two labels."""
+    axes, labels = ["instance", "gate"], {"gate": ["a", "b"]}
+    output = {"name": name, "kind": "gates", "layer": 0, "axes": axes, "shape": [None, gates], "labels": labels, "description": ""}
+    return {"file": {"path": "explain.onnx", "sha256": "0" * 64, "size": 1}, "outputs": [output]}
+
+
+def test_a_manifest_may_have_internals_and_those_written_before_there_were_any_are_read(manifest):
+    without = changed(manifest, lambda d: d.pop("internals"))
+    assert Manifest.from_json(without, "manifest.json") == manifest
+    explained = Manifest.from_json(changed(manifest, lambda d: d.update(internals=shown("gates", 2))), "manifest.json")
+    assert "explain.onnx" in {file.path for file in explained.files()}
+    assert Manifest.from_json(explained.to_json(), "manifest.json") == explained
+
+
 def test_a_manifest_survives_the_way_through_json(manifest):
     assert Manifest.from_json(manifest.to_json(), "manifest.json") == manifest
 
@@ -51,6 +66,12 @@ def test_a_manifest_survives_the_way_through_json(manifest):
         ),
         pytest.param(lambda d: d["task"].update(labels=["a", "a"]), "names must differ", id="labels twice"),
         pytest.param(lambda d: d["task"].update(labels=["a", "b", "c"]), r"shape \[batch, 3\]", id="labels that outputs lack"),
+        pytest.param(
+            lambda d: d.update(internals=shown("x", 2)), "names of internals must differ", id="an internal named as an input"
+        ),
+        pytest.param(
+            lambda d: d.update(internals=shown("gates", 3)), "2 labels for its axis 'gate' of size 3", id="too few labels"
+        ),
         pytest.param(lambda d: d["candidates"][0].update(parity=None), "on the cpu, compared with the original", id="no proof"),
         pytest.param(lambda d: d["candidates"].append(d["candidates"][0]), "candidates must differ", id="one way twice"),
         pytest.param(lambda d: d["candidates"][0].update(artifact="b.onnx"), "name artifacts of this version", id="way to nothing"),

@@ -323,6 +323,7 @@ def test_the_calls_shown_can_be_pasted_into_a_shell(tmp_path):
             text += line
             if "/docs" in line:
                 break
+        assert text.startswith(f"See what the models do, in a browser: {server.url}/\n")
         curl = next(line for line in text.splitlines() if line.startswith("curl -s"))
         code = text[text.index(sys.executable) : text.index("\nEND\n") + 5]
         answer = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True).stdout

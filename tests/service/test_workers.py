@@ -12,7 +12,11 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
+import numpy as np
 import pytest
+import tritonclient.grpc as triton
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelrepo.repository import Repository
 from tests import micro
@@ -25,7 +29,7 @@ ROW = json.dumps({"instances": [[1, 2]]}).encode()
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     micro.publish_double(root)
-    with serving(root, "--workers", "2", "--triton-metrics") as running:
+    with serving(root, "--workers", "2", "--triton-metrics", "--grpc-port", "0") as running:
         running.root = root
         next_line(running, "serving 1 models")  # of the other worker
         yield running
@@ -48,7 +52,7 @@ def get(server, path, body=None):
 def counted(server, name):
     """A metric's sum over its series."""
     text = get(server, "/metrics")[1]
-    return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+    return sum(float(value) for value in re.findall(rf"^{name}(?:[{{,][^}}]*}})? (\S+)$", text, re.MULTILINE))
 
 
 def workers(server):
@@ -72,6 +76,38 @@ def test_requests_and_statistics_of_all_workers_are_added_up(server):
     (statistics,) = json.loads(get(server, "/v2/models/double/stats")[1])["model_stats"]
     assert statistics["inference_stats"]["success"]["count"] == before + 64
     assert sum(batch["batch_size"] * batch["compute_infer"]["count"] for batch in statistics["batch_stats"]) == before + 64
+
+
+def rpc_address(server):
+    return next(found[1] for line in server.log if (found := re.search(r"gRPC on (\S+)", line)))
+
+
+def test_over_grpc_too_they_are_one_service(server):
+    row = triton.InferInput("x", [1, 2], "FP32")
+    row.set_data_from_numpy(np.array([[1, 2]], np.float32))
+
+    def asked(question):
+        """Over connections of their own, which either worker may get."""
+        found = []
+        for number in range(12):
+            alone = [("grpc.use_local_subchannel_pool", 1), ("number", number)]
+            with triton.InferenceServerClient(rpc_address(server), channel_args=alone) as client:
+                found.append(question(client))
+        return found
+
+    def answered(client):
+        return client.get_inference_statistics("double").model_stats[0].inference_stats.success.count
+
+    before = asked(answered)
+    assert asked(lambda client: client.is_server_ready()) == [True] * 12
+    asked(lambda client: client.infer("double", [row]))
+    assert asked(answered) == [before[0] + 12] * 12
+    assert counted(server, 'quartet_requests_total{interface="grpc"') == 12
+    micro.publish_double(server.root)
+    with triton.InferenceServerClient(rpc_address(server)) as client:
+        client.load_model("double")
+    newest = str(Repository(server.root).versions("double")[-1])
+    assert asked(lambda client: client.get_model_metadata("double").versions) == [[newest]] * 12
 
 
 def test_what_one_worker_is_told_to_load_or_unload_all_do(server):
@@ -111,7 +147,21 @@ def test_what_cannot_start_ends_all_of_them_with_a_message(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_sigterm_ends_all_of_them_in_good_order(tmp_path):
+def test_sigterm_is_told_over_both_ports_while_they_still_answer_and_ends_all_of_them_in_good_order(tmp_path):
     micro.publish_double(tmp_path)
-    with serving(tmp_path, "--workers", "2") as running:
-        assert running.stop(signal.SIGTERM) == 0
+    with (
+        serving(tmp_path, "--workers", "2", "--grpc-port", "0", "--drain-delay", "0.5") as running,
+        grpc.insecure_channel(rpc_address(running)) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        watched = health.Watch(health_pb2.HealthCheckRequest())
+        while next(watched).status != health_pb2.HealthCheckResponse.SERVING:
+            pass
+        running.process.send_signal(signal.SIGTERM)
+        assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert get(running, "/v2/health/ready")[0] == 503
+        assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert get(running, "/models/double/predict", ROW)[0] == 200
+        assert list(watched) == []
+        assert running.process.wait(30) == 0
+        assert "Traceback" not in running.process.stderr.read()

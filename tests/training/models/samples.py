@@ -11,6 +11,7 @@ from export.to_onnx import to_onnx
 from modelrepo.preprocessing import Categorical, Numeric
 from modelrepo.tasks import Binary, Multiclass, Regression
 from modelrepo.tensors import ShapeRange
+from tests.export.internals.inside import assert_the_inside_is_equal
 from training.data.dataset import Images, Rows, Series, Tokens
 
 LABELS = Multiclass(labels=("a", "b", "c"))
@@ -80,13 +81,14 @@ def padding_changes(model, length=13):
 
 @torch.no_grad()
 def assert_export_is_equal(model, folder, tolerance=1e-4):
-    """ONNX Runtime answers as PyTorch does, at batches and lengths unlike the example's. Returns the graph's operations."""
+    """ONNX Runtime answers as PyTorch does, and inside too, at batches and lengths unlike the example's. Returns the operations."""
     model.eval()
     example = {name: tensor.numpy() for name, tensor in inputs(model, rows=3, length=6).items()}
-    to_onnx(model, model.signature(), example, folder / "model.onnx")
+    modules = to_onnx(model, model.signature(), example, folder / "model.onnx")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     for rows, length in ((1, 1), (4, 9), (7, 18)):
         batch = inputs(model, rows, length, seed=1)
         answer = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})[0]
         np.testing.assert_allclose(answer, model(**batch).numpy(), atol=tolerance, rtol=tolerance)
+    assert_the_inside_is_equal(model, modules, folder / "model.onnx", inputs(model, 4, 9, seed=1), folder / "explain.onnx")
     return [node.op_type for node in onnx.load(folder / "model.onnx").graph.node]

@@ -67,6 +67,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- if .trustedKeys }}{{ $_ := set $settings "trusted_keys" "/etc/quartet/trusted-keys" }}{{ end -}}
 {{- end }}
+{{- if .Values.grpc.enabled }}{{ $_ := set $settings "grpc_port" .Values.grpc.port }}{{ end -}}
 {{- range $name, $value := merge (deepCopy .Values.settings) $settings }}
 QUARTET_SERVE_{{ upper $name }}: {{ ternary $value (toJson $value) (kindIs "string" $value) | quote }}
 {{- end }}

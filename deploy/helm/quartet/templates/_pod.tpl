@@ -172,6 +172,9 @@ spec:
         {{- if $values.tls.clientCa }}
         - { name: health, containerPort: {{ $values.tls.healthPort }}, protocol: TCP }
         {{- end }}
+        {{- if $values.grpc.enabled }}
+        - { name: grpc, containerPort: {{ $values.grpc.port }}, protocol: TCP }
+        {{- end }}
       # Ready for the first time within startSeconds; only then the others begin.
       startupProbe:
         httpGet: { path: /v2/health/ready, {{ include "quartet.probed" $root }} }

@@ -1,0 +1,43 @@
+"""Errors as gRPC has them: one table from the statuses of `service/errors.py`."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+
+from service.errors import Refused, ServiceError
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.INVALID_ARGUMENT,  # not RESOURCE_EXHAUSTED, after which clients try the same again
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Trailing metadata that a client with a retry policy waits for (gRPC proposal A6)."""
+LONGEST = 1000  # characters of a message: clients refuse trailers of more than 8 KiB, and a character may take 12 bytes of them
+
+
+def metadata(context: Context) -> dict[str, str]:
+    """What a call says beside its message, as headers say it over HTTP: by name in lower case, texts only."""
+    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+async def refuse(context: Context, failure: ServiceError) -> NoReturn:
+    """End a call with an error. What HTTP says in headers is trailing metadata, such as `retry-after` in seconds."""
+    message = str(failure)
+    metadata = [(name.lower(), value) for name, value in failure.headers.items()]
+    if isinstance(failure, Refused):
+        metadata.append((PUSHBACK, str(1000 * failure.retry_after)))
+    await context.abort(
+        CODES[failure.status], message if len(message) <= LONGEST else f"{message[: LONGEST - 1]}…", tuple(metadata)
+    )
