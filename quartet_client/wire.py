@@ -53,7 +53,8 @@ def infer_body(
     """
     described: list[dict[str, Any]] = []
     chunks: list[bytes] = []
-    for name, array in inputs.items():
+    for name, given in inputs.items():
+        array = np.asarray(given)
         if array.dtype.kind in "SU":
             array = array.astype(np.object_)
         datatype = DATATYPES.get(array.dtype.newbyteorder("<").name)

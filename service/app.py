@@ -75,7 +75,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
 
     application = InferenceFirst(registry, metrics, settings.max_body_bytes, app)
     if settings.grpc_port is not None:
-        from service.rpc.server import RpcServer  # an extra, and 40 MB of memory
+        from service.rpc.server import RpcServer  # an extra, and some 15 MB of memory
 
         application.rpc = RpcServer(registry, metrics, settings, siblings, _controlled(settings))
     return application
