@@ -152,7 +152,7 @@ clean:  ## remove the environment, the runs, the published models and the report
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Quartet needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@echo "installing into .venv (PyTorch is large; this takes minutes on a slow line)"
 	@$(PYTHON) -m venv .venv
-	@$(PIP) -e '.[serve,$(RUNTIME),export,client]'
+	@$(PIP) -e '.[serve,$(RUNTIME),export,client,tritonclient]'
 ifdef GPU
 	@$(PIP) -e '.[tensorrt]' || echo "TensorRT cannot be installed here: it comes from NVIDIA's package index"
 endif

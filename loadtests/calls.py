@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from modelrepo.repository import ModelVersion, Repository
 from modelrepo.tasks import Regression
-from modelrepo.tensors import Array, Signature, Tensors
+from modelrepo.tensors import Signature, Tensors
+from quartet_client import Prediction, wire
 from service.batch import Ran
 from service.codec.predictions import Predictions
 
 REFUSALS = {429, 503, 504}
-# The few datatypes that our models' inputs and outputs have, as the protocol names them.
-DATATYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
-DTYPES = {datatype: np.dtype(dtype) for dtype, datatype in DATATYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -145,19 +142,8 @@ def predict_request(model: str, inputs: Tensors) -> bytes:
 
 def infer_request(model: str, inputs: Tensors, binary: bool = False, headers: Mapping[str, str] | None = None) -> bytes:
     """`POST /v2/models/{model}/infer` with these inputs, the whole request; `binary` for the tensors' bytes both ways."""
-    described: list[dict[str, Any]] = []
-    chunks: list[bytes] = []
-    for name, array in inputs.items():
-        tensor: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": DATATYPES[array.dtype.name]}
-        if binary:
-            chunks.append(array.tobytes())
-            tensor["parameters"] = {"binary_data_size": len(chunks[-1])}
-        else:
-            tensor["data"] = array.ravel().tolist()
-        described.append(tensor)
-    header = json.dumps({"inputs": described, **({"parameters": {"binary_data_output": True}} if binary else {})}).encode()
-    more = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"} if binary else {}
-    return post(f"/v2/models/{model}/infer", b"".join((header, *chunks)), {**more, **(headers or {})})
+    described, body = wire.infer_body(inputs, binary=binary)
+    return post(f"/v2/models/{model}/infer", body, {**described, **(headers or {})})
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -186,28 +172,18 @@ def _row(signature: Signature, inputs: Tensors, row: int) -> Tensors:
 
 def read_answer(response: Response) -> tuple[str, Tensors]:
     """The version that answered, and its outputs. Raises ValueError, KeyError or TypeError for what is no answer."""
-    split = response.headers.get("inference-header-content-length")
-    header = int(split) if split else len(response.body)
-    answer = json.loads(response.body[:header])
-    if "predictions" in answer:
-        return str(answer["model_version"]), _predicted(answer["predictions"])
-    rest = response.body[header:]
-    outputs: dict[str, Array] = {}
-    for output in answer["outputs"]:
-        dtype = DTYPES[output["datatype"]]
-        size = output.get("parameters", {}).get("binary_data_size")
-        if size is None:
-            flat = np.asarray(output["data"], dtype)
-        else:
-            flat, rest = np.frombuffer(rest[:size], dtype), rest[size:]
-        outputs[output["name"]] = flat.reshape(output["shape"])
-    return str(answer["model_version"]), outputs
+    if wire.HEADER_LENGTH.lower() in response.headers:
+        outputs = wire.read_infer(response.headers, response.body)
+    else:
+        answer = json.loads(response.body)
+        if "predictions" in answer:
+            predictions = wire.predictions_of(answer)
+            return predictions.version, _predicted(predictions)
+        outputs = wire.outputs_of(answer)
+    return outputs.version, outputs
 
 
-def _predicted(rows: Sequence[Mapping[str, Any]]) -> Tensors:
+def _predicted(rows: Sequence[Prediction]) -> Tensors:
     """An array [rows] for each label or target: the order of labels says nothing that the probabilities do not."""
-    values = [
-        row["values"] if "values" in row else {ranked["label"]: ranked["probability"] for ranked in row["probabilities"]}
-        for row in rows
-    ]
+    values = [row.values or row.probabilities or {} for row in rows]
     return {name: np.array([row[name] for row in values], np.float64) for name in values[0]}

@@ -17,11 +17,12 @@ from pathlib import Path
 import grpc
 import uvloop
 
-from loadtests.calls import DATATYPES, golden_calls, golden_rows
+from loadtests.calls import golden_calls, golden_rows
 from loadtests.client import closed_loop
 from loadtests.server import NotStarted, Server, free_port
 from modelrepo.repository import Repository
 from modelrepo.tensors import Tensors
+from quartet_client.wire import DATATYPES
 from service.rpc.messages import ModelInferRequest
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"

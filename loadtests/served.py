@@ -22,9 +22,11 @@ from urllib.error import HTTPError
 import numpy as np
 from PIL import Image
 
-from loadtests.calls import DTYPES, Call, Response, error_of, infer_request, post, predict_request, read_answer, taken_apart
+from loadtests.calls import Call, Response, error_of, infer_request, post, predict_request, read_answer, taken_apart
 from modelrepo.errors import QuartetError
 from modelrepo.tensors import Array, Tensors
+from quartet_client import Client, ClientError, Metadata
+from quartet_client.wire import DTYPES
 
 log = logging.getLogger("loadtests")
 
@@ -173,16 +175,21 @@ class Served:
 
 def discover(url: str) -> list[Served]:
     """Every model of the server at `url`. Raises NotServed where nothing there answers as Quartet does."""
-    names = _get(url, "/v2/models").get("models")
-    if not names:
+    try:
+        with Client(url, timeout=NO_ANSWER, retries=0) as client:
+            names = client.models()
+            paths = client.get("/openapi.json").get("paths", {})
+            models = [client.metadata(name) for name in names]
+    except ClientError as error:
+        raise NotServed(f"{url} does not answer as a Quartet server does: {error}") from None
+    if not models:
         raise NotServed(f"{url} serves no models: GET /v2/models lists none")
-    paths = _get(url, "/openapi.json").get("paths", {})
-    return [describe(_get(url, f"/v2/models/{name}"), paths) for name in names]
+    return [describe(model, paths) for model in models]
 
 
-def describe(metadata: dict[str, Any], paths: dict[str, Any]) -> Served:
+def describe(metadata: Metadata, paths: dict[str, Any]) -> Served:
     """A model from its metadata and the `paths` of the OpenAPI document. Raises NotServed where these lack what is needed."""
-    name = metadata["name"]
+    name = metadata.name
     try:
         content = paths[f"/models/{name}/predict"]["post"]["requestBody"]["content"]
         infer = paths[f"/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -194,27 +201,27 @@ def describe(metadata: dict[str, Any], paths: dict[str, Any]) -> Served:
     numbers = items["anyOf"][-1] if "anyOf" in items else items  # texts, pictures and tables: numbers stand last
     table = "text/csv" in content and "text/plain" not in content
     example = {tensor["name"]: tensor for tensor in infer.get("example", {}).get("inputs", [])}
-    error = metadata["parameters"].get("max_error")
+    error = metadata.parameters.get("max_error")
     tolerance = max(SMALLEST_TOLERANCE, 4 * error) if isinstance(error, float | int) else UNPROVEN_TOLERANCE
-    given = [tensor for tensor in metadata["inputs"] if not tensor["parameters"].get("optional")]
+    given = [tensor for tensor in metadata.inputs if not tensor.parameters.get("optional")]
     inputs = []
     for tensor in given:
-        schema = numbers["properties"][tensor["name"]] if len(given) > 1 else numbers
-        dtype = DTYPES.get(tensor["datatype"])
+        schema = numbers["properties"][tensor.name] if len(given) > 1 else numbers
+        dtype = DTYPES.get(tensor.datatype)
         if dtype is None:
-            raise NotServed(f"model {name!r} takes {tensor['datatype']}; the load tests know {', '.join(DTYPES)}")
-        shown = example.get(tensor["name"])
+            raise NotServed(f"model {name!r} takes {tensor.datatype}; the load tests know {', '.join(DTYPES)}")
+        shown = example.get(tensor.name)
         row = None if shown is None else np.array(shown["data"], dtype).reshape(shown["shape"])
-        inputs.append(_input(tensor["name"], dtype, tuple(tensor["shape"]), schema, row))
+        inputs.append(_input(tensor.name, dtype, tensor.shape, schema, row))
     return Served(
         name=name,
-        max_batch=int(metadata["parameters"]["max_batch"]),
+        max_batch=int(metadata.parameters["max_batch"]),
         tolerance=tolerance,
         inputs=tuple(inputs),
         instance=instance,
         media_types=frozenset(content),
         columns=items["anyOf"][0]["anyOf"][0]["properties"] if table else {},
-        version=max(int(version) for version in metadata["versions"]),
+        version=max(int(version) for version in metadata.versions),
     )
 
 
@@ -242,18 +249,6 @@ def ask(url: str, request: bytes) -> Response:
     """Send a request and wait. Raises NotServed where nothing answers."""
     path, headers, body = taken_apart(request)
     return _exchange(urllib.request.Request(url + path, body, headers))
-
-
-def _get(url: str, path: str) -> dict[str, Any]:
-    response = _exchange(urllib.request.Request(url + path))
-    try:
-        answer = json.loads(response.body)
-    except ValueError:
-        answer = None
-    if response.status != 200 or not isinstance(answer, dict):
-        why = error_of(response) or response.body[:80].decode(errors="replace")
-        raise NotServed(f"GET {url}{path} answers {response.status}, {why}: is that a Quartet server?")
-    return answer
 
 
 def _exchange(request: urllib.request.Request) -> Response:

@@ -15,17 +15,18 @@ import numpy as np
 import tritonclient.http as triton
 import uvloop
 
-from loadtests.calls import DATATYPES, golden_calls
+from loadtests.calls import golden_calls
 from loadtests.client import Load
 from loadtests.container import Container, Docker
 from loadtests.drills.drill import Outcome, soon
 from loadtests.drills.models import publish_copy, publish_torn
 from loadtests.server import NotStarted
 from modelrepo.repository import Repository
+from quartet_client.wire import DATATYPES
 
 RATE = 200.0
 LAG = 1.0  # seconds that requests still come after the probe said no: routers are told late. Below --drain-delay
-SIZE = 450  # MB of the image for CPUs
+SIZE = 475  # MB of the image for CPUs
 INSIDE = """
 import json, os, pathlib
 from runtime.machine import cores

@@ -99,7 +99,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
         registry, metrics, settings.max_body_bytes, app, telemetry, guard, origins.parse(settings.cors_origins)
     )
     if settings.grpc_port is not None:
-        from service.rpc.server import RpcServer  # an extra, and 40 MB of memory
+        from service.rpc.server import RpcServer  # an extra, and some 15 MB of memory
 
         application.rpc = RpcServer(registry, rollouts, metrics, settings, siblings, _controlled(settings), guard)
     return application

@@ -17,8 +17,10 @@ ALLOWED = {
     "training": {"modelrepo"},
     "export": {"training", "runtime", "modelrepo"},
     "service": {"runtime", "modelrepo"},
+    "quartet_client": set(),
 }
 THIRD_PARTY = {
+    "quartet_client": {"numpy", "httpx2"},
     "modelrepo": {"numpy", "pydantic"},
     "runtime": {"numpy", "onnxruntime", "openvino", "cuda"},
     "service": {

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loadtests.calls import DATATYPES, DTYPES, Response, infer_request, post
+from loadtests.calls import Response, infer_request, post
 from modelrepo.tasks import Binary, Multiclass, Task
 from modelrepo.tensors import Array, Tensors
+from quartet_client.wire import DATATYPES, DTYPES
 
 Kind = Literal["instances", "labels", "v2", "v2-binary", "constant"]
 

@@ -10,6 +10,7 @@ import pytest
 from loadtests.calls import golden_predictions, infer_request, predict_request, read_answer, taken_apart
 from loadtests.served import NotServed, ask, calm_calls, describe, discover
 from modelrepo.repository import Repository
+from quartet_client import Metadata
 from tests import micro
 
 
@@ -85,10 +86,10 @@ def test_a_row_that_the_model_refuses_is_left_out_and_another_error_is_an_error(
 def test_what_is_no_quartet_is_said_to_be_none(url):
     with pytest.raises(NotServed, match="does not answer"):
         discover("http://127.0.0.1:9")
-    with pytest.raises(NotServed, match="answers 404"):
+    with pytest.raises(NotServed, match="no such path"):
         discover(f"{url}/elsewhere")
     with pytest.raises(NotServed, match="does not describe model 'm'"):
-        describe({"name": "m", "parameters": {}, "inputs": [], "versions": ["1"]}, {})
+        describe(Metadata("m", ("1",), "onnx_onnxv1", (), (), {}), {})
 
 
 def test_a_request_is_taken_apart_into_what_clients_ask_for(served):
