@@ -315,6 +315,7 @@ class Registry:
 
     async def published(self, name: str) -> list[int]:
         """The versions of a model in the repository, ascending. Raises RepositoryError."""
+        await self._refresh()
         return await asyncio.to_thread(self._repository.versions, name)
 
     async def serve_beside(self, name: str, version: int, again: bool = False) -> bool:

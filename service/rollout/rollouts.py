@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from modelrepo.errors import RepositoryError
+from modelrepo.errors import RepositoryError, StoreError
 from service.errors import Conflict, InvalidRequest, ServiceError, UnknownModel, Unprocessable
 from service.loading import LoadFailed
 from service.metrics import Metrics
@@ -39,6 +40,7 @@ from service.siblings import SiblingFailed, Siblings
 log = logging.getLogger("quartet.rollout")
 
 TICK = 0.5  # seconds between looks at the memory and at the figures
+AGAIN = 10.0  # seconds before a store that was away is asked again
 BY_RULE, BY_LIMITS = "--rollout", "limits"
 PATH = "/v2/repository/models/{}/rollout"
 
@@ -76,6 +78,7 @@ class Rollouts:
         self._active: dict[str, Active] = {}
         self._judges: dict[str, tuple[int, Judge]] = {}
         self._followed: dict[str, State] = {}
+        self._again: dict[str, float] = {}  # when to follow, by model: what others wrote at once, a store that was away later
         self._shown: dict[str, int] = {}  # candidates that have gauges
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         registry.changed = self._apply
@@ -283,7 +286,7 @@ class Rollouts:
         await self._follow(model)
 
     async def _follow(self, model: str) -> None:
-        """Do what the memory says. A candidate that cannot be loaded here is rolled back."""
+        """Do what the memory says. A candidate that cannot be loaded here is rolled back, unless its store is away."""
         async with self._locks[model]:
             state = self._memory.state(model)
             if self._registry.find(model) is None or self._registry.unloaded(model):
@@ -291,6 +294,10 @@ class Rollouts:
             if state.rollout is not None:
                 try:
                     await self._registry.serve_beside(model, state.rollout.candidate)
+                except StoreError as error:
+                    self._again[model] = time.monotonic() + AGAIN
+                    log.warning("%s:%d waits for its store: %s", model, state.rollout.candidate, error)
+                    return
                 except (RepositoryError, LoadFailed) as error:
                     reason = f"a worker cannot load it: {error}"
                     back = self._backwards(model, BY_LIMITS, reason, "load")
@@ -355,22 +362,35 @@ class Rollouts:
         for model in {entry.name for entry in self._registry.index()}:
             await self._safely(model, self._resume(model))
         looked = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                new = await asyncio.to_thread(self._memory.refresh)
-            except MemoryFault as error:
-                log.error("rollouts stay as they are: %s", error)
-                continue
-            for model in new:
-                await self._safely(model, self._follow(model))
-            if self._watch and time.monotonic() - looked >= self._watch:
-                looked = time.monotonic()
+        tended: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                await asyncio.sleep(TICK)
+                try:
+                    new = await asyncio.to_thread(self._memory.refresh)
+                except MemoryFault as error:
+                    log.error("rollouts stay as they are: %s", error)
+                    continue
+                now = time.monotonic()
+                self._again.update(dict.fromkeys(new, now))
+                watches = 0 < self._watch <= now - looked
+                if watches:
+                    looked = now
                 for model in {served.name for served in self._registry.models()}:
-                    await self._safely(model, self.look(model))
-            if self._siblings.number == 0:  # when it dies, it is started again
-                for model in self.models():
-                    await self._safely(model, self._judge(model))
+                    if model not in tended or tended[model].done():  # loading a version of one keeps no other waiting
+                        tended[model] = asyncio.ensure_future(self._tend(model, watches))
+        finally:
+            for task in tended.values():
+                task.cancel()
+
+    async def _tend(self, model: str, watches: bool) -> None:
+        if self._again.get(model, math.inf) <= time.monotonic():
+            del self._again[model]
+            await self._safely(model, self._follow(model))
+        if watches:
+            await self._safely(model, self.look(model))
+        if self._siblings.number == 0:  # when it dies, it is started again
+            await self._safely(model, self._judge(model))
 
     async def _safely(self, model: str, step: Coroutine[Any, Any, None]) -> None:
         """What fails for one model concerns no other, and is tried again."""

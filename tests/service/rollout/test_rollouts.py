@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
+from service.keys.__main__ import main as keys
 from service.settings import Settings
 from tests import micro
 from tests.service.connections import Bench, request
@@ -163,7 +164,7 @@ def test_a_worse_version_is_caught_by_its_shadow_and_answers_nobody(root):
                 assert (await client.post("/v2/repository/models/double/load")).status_code == 200
             assert await client.versions() == {"1": 20}, "it is not taken again"
             text = (await client.get("/metrics")).text
-            assert 'quartet_rollouts_total{cause="disagreement",model="double",result="rolled back"} 1.0' in text
+            assert 'quartet_rollouts_total{cause="disagreement",model="double",result="rolled_back"} 1.0' in text
             assert re.search(r'quartet_shadow_unlike_rows_total\{kind="disagreeing",model="double",version="2"\} [2-9]\d', text)
             assert "quartet_rollout_share{" not in text
             better(root)
@@ -417,6 +418,21 @@ def test_orders_are_taken_where_loading_is_and_what_there_is_may_be_seen(root):
             for verb, body in (("start", {}), ("change", {"stage": "canary:1"}), ("promote", {}), ("rollback", {})):
                 assert "--control on" in (await client.order(verb, 403, **body))["error"]
             assert await client.phase() == "none"
+
+    run(scenario)
+
+
+def test_where_there_are_keys_the_audit_log_says_whose_gave_the_order(root, capsys):
+    async def scenario():
+        path = str(root / "keys.json")
+        assert keys(["--keys", path, "add", "ops", "--scope", "admin"]) == 0
+        secret = re.search(r"\S{30,}", capsys.readouterr().out)[0]
+        async with running(root, keys=path) as client:
+            better(root)
+            assert (await client.post(f"{ROLLOUT}/start", json={"stages": "canary:10"})).status_code == 401
+            client.headers["X-API-Key"] = secret
+            await client.order("start", stages="canary:10", by="ann")
+        assert audit(root)[0]["by"] == "ann, with key 'ops'"
 
     run(scenario)
 
