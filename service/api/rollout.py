@@ -108,14 +108,14 @@ def router(rollouts: Rollouts, controlled: bool) -> APIRouter:
         return order.by if request is None or request.key is None else f"{order.by}, with key {request.key!r}"
 
     async def shown(model: str) -> RolloutState:
-        state = rollouts.state(model)
+        state = await rollouts.state(model)
         figures = None if state.rollout is None else numbers(total(await rollouts.reports(model)))
         return _shown(model, state, figures)
 
     @api.get("/v2/repository/rollouts")
     async def every() -> list[RolloutState]:
         """Every model that a version was rolled out of, or is."""
-        return [await shown(model) for model in rollouts.models()]
+        return [await shown(model) for model in await rollouts.models()]
 
     @api.get(at)
     async def one(model: str) -> RolloutState:

@@ -301,6 +301,31 @@ def test_a_version_that_cannot_be_loaded_changes_nothing_and_one_that_breaks_lat
     run(scenario)
 
 
+def test_a_worker_that_had_looked_before_a_rollout_began_brings_the_proven_version_back(root):
+    async def scenario():
+        better(root)
+        async with running(root) as other:
+            await other.order("start", version=1, stages="canary:100")
+            await other.order("promote")
+            (root / "state/double.json").rename(root / "aside")
+            async with running(root) as client:  # which looked before
+                assert await client.versions() == {"2": 20}
+                (root / "aside").rename(root / "state/double.json")
+                await client.until(lambda: serves(client, "1"))
+                assert await client.versions() == {"1": 20}
+                await other.order("start", version=2, stages="canary:0")
+                await client.until(lambda: follows(client))
+                assert await client.versions() == {"1": 20}
+
+    async def serves(client, version):
+        return await client.versions(1) == {version: 1}
+
+    async def follows(client):
+        return client.app.registry.splits
+
+    run(scenario)
+
+
 def test_unloading_and_loading_in_the_middle_takes_the_rollout_along(root):
     async def scenario():
         async with running(root) as client:
