@@ -38,7 +38,7 @@ async def canary(setting: Setting) -> Outcome:
         outcome.promise(f"the shadow caught it: {last['reason']}", last["cause"] == "disagreement")
         outcome.promise(f"version 1 alone answered: {dict(shadow.versions)}", set(shadow.versions) == {f"{MODEL}:1"})
 
-        micro.publish_times(root, 3.0, MODEL, work=40)
+        micro.publish_times(root, 3.0, MODEL, work=15)
         await _start(server, "canary:20")
         last = await _ended(server)
         outcome.row("slow version as canary", load.phase())
