@@ -33,11 +33,11 @@ CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKED := deploy/docker/requirements
 # What all images that serve hold; the one for CPUs is to stay small, and leaves out `capture`.
-SERVED := --extra serve --extra grpc --extra otel --extra remote --extra sign
+SERVED := --extra serve --extra otel --extra remote --extra sign
 AUDITED := cpu gpu gpu-tensorrt
 
 .PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
-	test-deploy image smoke lock audit release version
+	screenshots test-deploy image smoke lock audit release version
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports an
 	&& $(PY) -m export $(RUNS) --repository models --reuse \
 	&& $(PY) -m export.benchmark --repository models --model $(notdir $(RUNS)); echo "exit status $$?"; } 2>&1 | tee gpu-check.txt
 	@tail -n 1 gpu-check.txt | grep -q ' 0$$'
+
+screenshots: models .venv/.test  ## pictures of every view of the page at /, wide and narrow, light and dark, in build/screenshots/
+	@$(PY) -m tests.service.playground.screenshots --repository models
 
 test-deploy: .venv/.test  ## the tests of deploy/ alone, the slow ones too
 	@$(PY) -m pytest -n auto -m "slow or not slow" tests/deploy

@@ -10,7 +10,6 @@ from ipaddress import ip_address
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -18,7 +17,7 @@ from starlette.exceptions import HTTPException
 from modelrepo.tensors import DEFAULT_BATCH
 from service import errors, origins, tracing, triton
 from service.access import AccessLog
-from service.api import drift, openapi, repository, rollout, v2
+from service.api import card, drift, openapi, playground, repository, rollout, v2
 from service.api.inference import InferenceFirst
 from service.api.pages import PagePolicy
 from service.errors import InvalidRequest, MethodNotAllowed, ServiceError, UnknownModel
@@ -72,12 +71,10 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     app.include_router(drift.router(registry, siblings))
     app.include_router(repository.router(registry, rollouts, siblings, _controlled(settings)))
     app.include_router(rollout.router(rollouts, _controlled(settings)))
+    app.include_router(card.router(registry))
+    app.include_router(playground.router(settings.playground))
     openapi.install(app, registry, keyed=guard is not None)
     app.add_middleware(PagePolicy)
-
-    @app.get("/", include_in_schema=False)
-    async def start_page() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     @app.get("/metrics", tags=["Operations"], response_class=Response)
     async def prometheus(request: Request) -> Response:

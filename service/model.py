@@ -44,6 +44,7 @@ class ServedModel:
         way = loaded.way
         self.name = way.published.name
         self.version = str(way.published.version)
+        self.published = way.published
         self.manifest = way.published.manifest
         self.artifact = way.artifact
         self.candidate = way.candidate

@@ -197,6 +197,8 @@ class Server(uvicorn.Server):
         if self._worker is not None:
             self._worker.ready.set()
         if self._settings.show_calls and (self._worker is None or self._worker.number == 0):
+            if self._settings.playground:
+                print(f"See what the models do, in a browser: {url}/\n")
             print(copy_paste_calls(models, url, keyed=self._app.guard is not None), flush=True)
 
 

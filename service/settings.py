@@ -77,6 +77,8 @@ class Settings(BaseSettings):
         default=None, validate_default=True, description="folder in which rollouts and their audit log outlive the process"
     )
 
+    playground: bool = Field(default=True, description="the page at / that shows what the models do")
+
     # What is told of it.
     triton_metrics: bool = Field(default=False, description="/metrics also under the names of Triton Inference Server")
     log_format: Literal["text", "json"] = Field(default="text", description="json: an object a line, for collectors of logs")
@@ -177,6 +179,12 @@ class Settings(BaseSettings):
         if info.field_name == "cache" and value and not remote:
             raise ValueError("--repository is a folder, of which no copies are made: leave this out")
         return value
+
+    @field_validator("capture", mode="before")
+    @classmethod
+    def _is_a_folder_or_none(cls, given: object) -> object:
+        """An empty variable is no folder, least of all this one."""
+        return given or None
 
     @field_validator("versions")
     @classmethod

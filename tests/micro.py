@@ -170,7 +170,7 @@ def publish_table(root: Path, name: str = "table", reference: Reference | None =
     ]
     constants = [helper.make_tensor("minus_one", TensorProto.FLOAT, [1], [-1])]
     with Repository(root).stage(name) as staging:
-        _save_graph(staging.path / "model.onnx", TABLE, nodes, constants)
+        save_graph(staging.path / "model.onnx", TABLE, nodes, constants)
         outputs = {"values": np.nan_to_num(inputs["features"], nan=-1)}
         task = Regression(targets=("age", "town", "pay"))
         return finish(staging, TABLE, task, inputs, outputs, (), (COLUMNS,), reference)
@@ -183,7 +183,7 @@ def publish_picture(root: Path, name: str = "picture") -> int:
     task = Regression(targets=tuple("abcdef"))
     step = Standardize(input="image", mean=(33.0,), scale=(79.0,))
     with Repository(root).stage(name) as staging:
-        _save_graph(staging.path / "model.onnx", PICTURE, nodes, [])
+        save_graph(staging.path / "model.onnx", PICTURE, nodes, [])
         return finish(staging, PICTURE, task, inputs, {"values": inputs["image"].reshape(2, 6)}, preprocessing=(step,))
 
 
@@ -204,7 +204,7 @@ def publish_text(root: Path, name: str = "text", tokenized: bool = True) -> int:
     ]
     task = Multiclass(labels=("short", "long"))
     with Repository(root).stage(name) as staging:
-        _save_graph(staging.path / "model.onnx", TEXT, nodes, constants)
+        save_graph(staging.path / "model.onnx", TEXT, nodes, constants)
         outputs = {"logits": np.array([[0, 3]] * 3, np.float32)}
         if not tokenized:
             return finish(staging, TEXT, task, inputs, outputs)
@@ -213,7 +213,7 @@ def publish_text(root: Path, name: str = "text", tokenized: bool = True) -> int:
         return finish(staging, TEXT, task, inputs, outputs, preprocessing=(step,))
 
 
-def _save_graph(path: Path, signature: Signature, nodes: list, constants: list) -> None:
+def save_graph(path: Path, signature: Signature, nodes: list, constants: list) -> None:
     """A graph with the inputs and outputs of a signature."""
     kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 
@@ -275,7 +275,7 @@ def manifest(
         ),
         reference=reference,
         export={},
-        reports=(digest(folder / "report.json"),),
+        reports=tuple(digest(path) for path in sorted(folder.glob("report.*"))),
     )
 
 

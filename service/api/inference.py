@@ -198,7 +198,8 @@ class InferenceFirst:
                 if demanded[0] == "admin":
                     log.info("%s %s by key %r", method, path, principal.name)
         except ServiceError as error:
-            told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if reads and isinstance(error, Unauthorized) else {})}
+            visits = reads and "text/html" in headers.get("accept", "")  # not a page's script, whose caller no form is to surprise
+            told = {"content-type": JSON, **error.headers, **(ASKS_A_PERSON if visits and isinstance(error, Unauthorized) else {})}
             await _respond(scope, send, error.status, errors.body(error), told)
             return
         try:

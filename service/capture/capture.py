@@ -35,7 +35,7 @@ MOST_BYTES = 64 * 2**20  # in memory, of all models: what is beyond is dropped
 FILE_BYTES = 16 * 2**20  # of rows in memory that make a file
 OVERHEAD = 500  # bytes of a request besides its numbers
 ID_CHARACTERS = 256  # of what a caller calls its request
-JOIN_SECONDS = 10.0  # for the last files, when the server ends
+JOIN_SECONDS = 4.0  # for the last files, when the server ends
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+FOLDER_MODE, FILE_MODE = 0o750, 0o640  # nobody else is to read what callers sent
 PART = ".part"  # of a name that begins with a dot: not yet a file
 LEFT_SECONDS = 3600  # after which such a one belongs to a process that is gone
 
@@ -25,7 +26,7 @@ class Files:
         """Raises OSError where nothing can be written there."""
         self._folder = folder
         self._most_bytes = most_bytes
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
         with self._alone():
             pass
 
@@ -34,13 +35,14 @@ class Files:
         if len(content) > self._most_bytes:
             raise ValueError(f"{len(content)} bytes")
         folder = self._folder / model / version
-        folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder.parent, folder):
+            each.mkdir(FOLDER_MODE, exist_ok=True)
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:8]}.parquet"
         part = folder / f".{name}{PART}"
         with self._alone():
             self._make_room(len(content))
             try:
-                with part.open("wb") as stream:
+                with open(part, "xb", opener=lambda path, flags: os.open(path, flags, FILE_MODE)) as stream:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())

@@ -7,8 +7,10 @@ import re
 from service.keys.file import Scope
 
 PROBES = re.compile(r"/v2/health/(?:live|ready)")
-OPEN = re.compile(rf"{PROBES.pattern}|/v2/models/[^/]+(?:/versions/[^/]+)?/ready")  # for probes, which have no key
-OF_MODEL = re.compile(r"/v2/(?:repository/)?models/([^/]+)/?.*", re.DOTALL)
+# For probes, which have no key, and for the page at /, which asks for one and shows nothing without.
+OPEN = re.compile(rf"{PROBES.pattern}|/v2/models/[^/]+(?:/versions/[^/]+)?/ready|/|/playground/[^/]+")
+OF_MODEL = re.compile(r"(?:/v2(?:/repository)?)?/models/([^/]+)/?.*", re.DOTALL)
+INTERNALS = re.compile(r"/models/[^/]+(?:/versions/[^/]+)?/internals")
 INDEX = "/v2/repository/index"
 ALL_MODELS = "/v2/models/stats"
 
@@ -23,4 +25,6 @@ def demand(method: str, path: str) -> tuple[Scope, str | None] | None:
         return None
     found = OF_MODEL.fullmatch(path)
     model = found[1] if found and path != ALL_MODELS else None
+    if INTERNALS.fullmatch(path):
+        return "infer", model
     return ("read" if reads or path == INDEX else "admin"), model

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SERVED = ["serve", "grpc", "otel", "remote", "sign"]
+SERVED = ["serve", "otel", "remote", "sign"]
 EXTRAS = {
     "cpu": [*SERVED, "cpu"],
     "gpu": [*SERVED, "capture", "gpu"],

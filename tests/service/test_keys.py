@@ -215,8 +215,10 @@ def test_every_path_asks_for_what_it_is_worth_and_probes_for_nothing(keyed):
                     shown = {"X-API-Key": secret(name)} if name else {}
                     assert (await caller.request(method, path, headers=shown)).status_code == status, (path, name)
             person = {"auth": ("me", secret("reader"))}
-            refused = await caller.get("/docs")
+            refused = await caller.get("/docs", headers={"Accept": "text/html,*/*;q=0.8"})
             assert refused.headers["www-authenticate"].startswith("Basic "), "so that a browser asks for it"
+            asked = (await caller.get("/metrics")).headers["www-authenticate"]
+            assert "Basic" not in asked, "no form for what a page's script asks"
             assert (await caller.get("/docs", **person)).status_code == 200
             assert (await caller.post("/v2/repository/index", **person)).status_code == 401
             operations = (await caller.get("/openapi.json", **person)).json()["paths"]

@@ -28,7 +28,7 @@ def serve(models: Path) -> Callable[..., None]:
 
     def run(scenario, **settings) -> None:
         async def main() -> None:
-            app = create_app(Settings(repository=models, device="cpu", **settings))
+            app = create_app(Settings(**{"repository": models, "device": "cpu", **settings}))
             async with app.lifespan():
                 transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
                 async with httpx2.AsyncClient(transport=transport, base_url="http://quartet") as client:

@@ -276,5 +276,6 @@ def test_a_folder_that_cannot_be_written_to_ends_the_start_with_a_message(reposi
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match=r"--capture '.*file' cannot be written to"):
         create_app(Settings(repository=repository, capture=tmp_path / "file"))
+    assert Settings(repository=repository, capture="").capture is None, "and not the folder it was started in"
     with pytest.raises(SettingsError, match="--capture-share .* not '1.5'"):
         settings.read(["--repository", "models", "--capture-share", "1.5"])

@@ -29,6 +29,12 @@ def test_the_oldest_files_of_all_models_make_room(tmp_path):
     assert contents(tmp_path) == [b"5" * 10]
 
 
+def test_nobody_else_may_read_what_callers_sent(tmp_path):
+    Files(tmp_path / "kept", 10).add("a", "1", b"1")
+    found = [tmp_path / "kept", *(tmp_path / "kept").rglob("*")]
+    assert {oct(path.stat().st_mode & 0o007) for path in found if path.name != ".lock"} == {"0o0"}
+
+
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path):
     files = Files(tmp_path, 100)
     files.add("a", "1", b"1")
