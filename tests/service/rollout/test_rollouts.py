@@ -243,7 +243,7 @@ def test_a_version_that_fails_is_rolled_back_and_one_without_a_session_gets_no_r
 @pytest.mark.parametrize("rollout", ["", "canary:10"])
 def test_started_again_in_the_middle_it_goes_on_and_never_serves_the_new_version_alone(root, rollout):
     async def scenario():
-        async with running(root, rollout=rollout) as client:
+        async with running(root) as client:
             better(root)
             await client.order("start", stages="canary:50,canary:80", limits={"requests": 1000})
         better(root)  # published while nobody served
