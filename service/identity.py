@@ -12,15 +12,19 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?
 
 
 class Identity:
-    """Of one request. `answered` is what the X-Request-Id of its answer says: what was given there, or where the log has more."""
+    """Of one request. `answered` is what the X-Request-Id of its answer says: what was given there, or where the log has more.
 
-    __slots__ = ("answered", "model", "request_id", "trace_id", "version")
+    `key` is the name of the key that it showed, where one was asked for.
+    """
+
+    __slots__ = ("answered", "key", "model", "request_id", "trace_id", "version")
 
     def __init__(self, given: str | None, traceparent: str | None) -> None:
         """From the headers X-Request-Id and traceparent; what cannot be used is as good as missing."""
         self.request_id = self.answered = usable(given)
         trace = TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
         self.trace_id = trace[1] if trace is not None else None
+        self.key: str | None = None
         self.model: str | None = None
         self.version: str | None = None
 

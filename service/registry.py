@@ -69,6 +69,7 @@ class Registry:
         """By model, who answers requests that name no version, where a new one has a share of them."""
         self.changed: Callable[[], None] = lambda: None
         """Called when what serves is another."""
+        self._first: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._later: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._unloaded: set[str] = set()
         self._draining: set[asyncio.Task[None]] = set()
@@ -143,10 +144,16 @@ class Registry:
     async def _load_all(self, opened: list[ModelVersion]) -> None:
         for published in opened:
             await self._load_or_stand_in(published)
+        for run in self._first:
+            await run()
         self._started = True
         if self._settings.watch:
             self.later(self._watch)
         self._running = [asyncio.ensure_future(run()) for run in self._later]
+
+    def first(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something when every model serves, before the registry is ready."""
+        self._first.append(run)
 
     def later(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something from when every model serves until the registry closes."""
@@ -313,8 +320,13 @@ class Registry:
             return error
         return None
 
+    async def sync(self, name: str) -> None:
+        """Serve what the repository and the version policy say now; what failed before is left alone. Raises RepositoryError."""
+        await self._sync(name, again=False)
+
     async def published(self, name: str) -> list[int]:
         """The versions of a model in the repository, ascending. Raises RepositoryError."""
+        await self._refresh()
         return await asyncio.to_thread(self._repository.versions, name)
 
     async def serve_beside(self, name: str, version: int, again: bool = False) -> bool:

@@ -194,6 +194,43 @@ ROWS: dict[str, list[Panel]] = {
         ),
         Panel("Fetched", "Bps", {"{{instance}}": rate("quartet_store_bytes_total", "instance", PROCESS)}),
     ],
+    "Rollouts": [
+        Panel(
+            "Share of the requests, or copies of them",
+            "percentunit",
+            {"{{model}}:{{version}} {{stage}}": f"max by (model, version, stage) (quartet_rollout_share{{{MODEL}}})"},
+            description="shadow: of so many the version gets a copy, which answers nobody; canary: so many it answers",
+        ),
+        Panel(
+            "Shadow: rows unlike those of the version that serves",
+            "percentunit",
+            {
+                "{{model}}:{{version}} {{kind}}": f"{rate('quartet_shadow_unlike_rows_total', 'model, version, kind')} "
+                f"/ on (model, version) group_left {rate('quartet_shadow_rows_total', 'model, version')}"
+            },
+            description="disagreeing: decided otherwise; differing: further apart than the tolerance, as retrained versions are",
+        ),
+        Panel(
+            "Shadow: copies",
+            "reqps",
+            {"{{model}}:{{version}} {{result}}": rate("quartet_shadow_copies_total", "model, version, result")},
+        ),
+        Panel(
+            "Shadow: largest difference",
+            "short",
+            {"{{model}}:{{version}}": f"max by (model, version) (quartet_shadow_difference{{{MODEL}}})"},
+        ),
+        Panel(
+            "In this stage for",
+            "s",
+            {"{{model}}:{{version}}": f"time() - max by (model, version) (quartet_rollout_stage_start_time_seconds{{{MODEL}}})"},
+        ),
+        Panel(
+            "Ended",
+            "short",
+            {"{{model}} {{result}}: {{cause}}": f"sum by (model, result, cause) (quartet_rollouts_total{{{MODEL}}})"},
+        ),
+    ],
     "Processes": [
         Panel("Cores used", "short", {"{{instance}}": rate("process_cpu_seconds_total", "instance", PROCESS)}),
         Panel("Resident memory", "bytes", {"{{instance}}": f"process_resident_memory_bytes{{{PROCESS}}}"}),

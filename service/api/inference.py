@@ -197,6 +197,8 @@ class InferenceFirst:
                     raise Forbidden(f"a page of {headers['origin']} may give no orders here: see --cors-origins")
             elif demanded is not None:
                 principal = self.guard.admit(presented(headers, basic=reads), *demanded)
+                if (request := identity.current.get()) is not None:
+                    request.key = principal.name
                 if demanded[0] == "admin":
                     log.info("%s %r by key %r", method, path, principal.name)
         except ServiceError as error:

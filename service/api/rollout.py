@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from service import identity
 from service.errors import Forbidden
 from service.rollout import plan
 from service.rollout.rollouts import Rollouts, numbers, total
@@ -101,15 +102,20 @@ def router(rollouts: Rollouts, controlled: bool) -> APIRouter:
         if not controlled:
             raise Forbidden("this server takes no orders about its models: start it with --control on, on an address you guard")
 
+    def by(order: Order) -> str:
+        """Who it says it is, and whose key it showed."""
+        request = identity.current.get()
+        return order.by if request is None or request.key is None else f"{order.by}, with key {request.key!r}"
+
     async def shown(model: str) -> RolloutState:
-        state = rollouts.state(model)
+        state = await rollouts.state(model)
         figures = None if state.rollout is None else numbers(total(await rollouts.reports(model)))
         return _shown(model, state, figures)
 
     @api.get("/v2/repository/rollouts")
     async def every() -> list[RolloutState]:
         """Every model that a version was rolled out of, or is."""
-        return [await shown(model) for model in rollouts.models()]
+        return [await shown(model) for model in await rollouts.models()]
 
     @api.get(at)
     async def one(model: str) -> RolloutState:
@@ -121,14 +127,14 @@ def router(rollouts: Rollouts, controlled: bool) -> APIRouter:
         """Load a version beside the one that serves, and begin with its first stage; returns when it has begun in every worker."""
         allow()
         stages = None if order.stages is None else plan.stages(order.stages)
-        await rollouts.start(model, order.version, stages, order.limits, order.by, order.reason)
+        await rollouts.start(model, order.version, stages, order.limits, by(order), order.reason)
         return await shown(model)
 
     @api.post(at + "/change")
     async def change(model: str, order: Change) -> RolloutState:
         """Another share, or another mode, in the place of the present stage."""
         allow()
-        await rollouts.change(model, plan.stages(order.stage)[0], order.by, order.reason)
+        await rollouts.change(model, plan.stages(order.stage)[0], by(order), order.reason)
         return await shown(model)
 
     @api.post(at + "/promote")
@@ -136,7 +142,7 @@ def router(rollouts: Rollouts, controlled: bool) -> APIRouter:
         """Let the new version serve alone; the old one answers what it has, and leaves."""
         allow()
         order = order or Order()
-        await rollouts.promote(model, order.by, order.reason)
+        await rollouts.promote(model, by(order), order.reason)
         return await shown(model)
 
     @api.post(at + "/rollback")
@@ -144,7 +150,7 @@ def router(rollouts: Rollouts, controlled: bool) -> APIRouter:
         """Take the new version away; it answers what it has, and is not taken again unless it is named."""
         allow()
         order = order or Order()
-        await rollouts.roll_back(model, order.by, order.reason)
+        await rollouts.roll_back(model, by(order), order.reason)
         return await shown(model)
 
     @api.get(at + "/figures", include_in_schema=False)

@@ -13,6 +13,7 @@ ASKED_WITH = (
     "Inference-Header-Content-Length",
     "Quartet-Timeout-Ms",
     "Quartet-Priority",
+    "Quartet-Sticky-Key",
 )
 TOLD = ("Inference-Header-Content-Length", "Retry-After", "Server-Timing", "WWW-Authenticate")
 SECONDS = 600  # that a browser remembers a permission

@@ -156,7 +156,7 @@ class Memory:
             stream.write(line + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        path, beside = self._folder / f"{model}.json", self._folder / f".{model}.json"
+        path, beside = self._folder / f"{model}.json", self._folder / f".{model}.new"
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(state)) + b"\n")
         flush(beside)
         beside.rename(path)
@@ -205,11 +205,11 @@ class Memory:
 
     def _live(self, model: str, published: list[int]) -> list[int]:
         rejected = self.state(model).rejected
-        return [
-            version
-            for version in published
-            if str(version) not in rejected or rejected[str(version)] not in (ANY, self.digest(model, version))
-        ]
+        return [version for version in published if not self._rejected(model, version, rejected.get(str(version)))]
+
+    def _rejected(self, model: str, version: int, digest: str | None) -> bool:
+        """Whether a version is the one that was rolled back, with this digest; also where what it is now cannot be read."""
+        return digest is not None and (digest == ANY or self.digest(model, version) in (ANY, digest))
 
     def _boundary(self, model: str, live: list[int]) -> int:
         """The newest proven version. Where nothing is remembered: the newest that is named by `--versions`, else the one before

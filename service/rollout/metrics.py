@@ -47,7 +47,7 @@ class RolloutMetrics:
         self._share.labels(*labels, "proposed" if stage is None else stage.mode).set(0.0 if stage is None else stage.share)
         self._since.labels(*labels).set(rollout.since)
         for cause in CAUSES:  # a rise from 0 shows only where there was a 0
-            self._endings.labels(model, "rolled back", cause)
+            self._endings.labels(model, "rolled_back", cause)
         for cause in ("order", "limits"):
             self._endings.labels(model, "promoted", cause)
 
@@ -59,7 +59,7 @@ class RolloutMetrics:
 
     def ended(self, model: str, ending: Ending) -> None:
         """This worker has ended a rollout."""
-        self._endings.labels(model, ending.result, ending.cause).inc()
+        self._endings.labels(model, ending.result.replace(" ", "_"), ending.cause).inc()
 
     def shadow(self, model: str, version: str) -> ShadowMetrics:
         """What counts the copies that a version gets."""
@@ -70,7 +70,7 @@ class ShadowMetrics:
     """Those of one version, looked up once."""
 
     def __init__(self, copies: Counter, rows: Counter, unlike: Counter, largest: Gauge, labels: tuple[str, str]) -> None:
-        results = ("compared", "failed", "dropped: full", "dropped: refused")
+        results = ("compared", "failed", "full", "refused")
         self._copies = {result: copies.labels(*labels, result) for result in results}
         self._rows = rows.labels(*labels)
         self._differing = unlike.labels(*labels, "differing")
@@ -96,7 +96,7 @@ class ShadowMetrics:
 
     def dropped(self, reason: str) -> None:
         """There was no room: `full` or `refused`."""
-        self._copies[f"dropped: {reason}"].inc()
+        self._copies[reason].inc()
 
     def over(self) -> None:
         """The stage has ended: its gauge goes, the counters stay."""

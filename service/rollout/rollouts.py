@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from modelrepo.errors import RepositoryError
+from modelrepo.errors import RepositoryError, StoreError
 from service.errors import Conflict, InvalidRequest, ServiceError, UnknownModel, Unprocessable
 from service.loading import LoadFailed
 from service.metrics import Metrics
@@ -39,6 +40,7 @@ from service.siblings import SiblingFailed, Siblings
 log = logging.getLogger("quartet.rollout")
 
 TICK = 0.5  # seconds between looks at the memory and at the figures
+AGAIN = 10.0  # seconds before a store that was away is asked again
 BY_RULE, BY_LIMITS = "--rollout", "limits"
 PATH = "/v2/repository/models/{}/rollout"
 
@@ -76,9 +78,11 @@ class Rollouts:
         self._active: dict[str, Active] = {}
         self._judges: dict[str, tuple[int, Judge]] = {}
         self._followed: dict[str, State] = {}
+        self._again: dict[str, float] = {}  # when to follow, by model: what others wrote at once, a store that was away later
         self._shown: dict[str, int] = {}  # candidates that have gauges
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         registry.changed = self._apply
+        registry.first(self._resume_all)
         registry.later(self._run)
 
     # Orders
@@ -178,14 +182,24 @@ class Rollouts:
 
     # What is
 
-    def models(self) -> list[str]:
-        """Those of which something is remembered, and that serve."""
+    async def models(self) -> list[str]:
+        """Those of which something is remembered, and that serve. Raises ServiceError."""
+        await self._refresh()
         return [model for model in self._memory.models() if self._registry.find(model) is not None]
 
-    def state(self, model: str) -> State:
-        """What is remembered of a model. Raises UnknownModel."""
+    async def state(self, model: str) -> State:
+        """What is remembered of a model, by whomever it was decided. Raises UnknownModel or ServiceError."""
         self._registry.get(model)
+        await self._refresh()
         return self._memory.state(model)
+
+    async def _refresh(self) -> None:
+        """Look at the memory; what is new there is followed at the next tick, if not before. Raises ServiceError."""
+        try:
+            new = await asyncio.to_thread(self._memory.refresh)
+        except MemoryFault as error:
+            raise ServiceError(str(error)) from None
+        self._again.update(dict.fromkeys(new, time.monotonic()))
 
     def report(self, model: str) -> Report:
         """What this worker has to say."""
@@ -276,21 +290,26 @@ class Rollouts:
     async def follow(self, model: str) -> None:
         """Read what another worker has written, and do it. Raises ServiceError where it cannot be read."""
         self._registry.get(model)
-        try:
-            await asyncio.to_thread(self._memory.refresh)
-        except MemoryFault as error:
-            raise ServiceError(str(error)) from None
+        await self._refresh()
         await self._follow(model)
 
     async def _follow(self, model: str) -> None:
-        """Do what the memory says. A candidate that cannot be loaded here is rolled back."""
+        """Do what the memory says. A candidate that cannot be loaded here is rolled back, unless its store is away."""
         async with self._locks[model]:
-            state = self._memory.state(model)
-            if self._registry.find(model) is None or self._registry.unloaded(model):
+            self._again.pop(model, None)
+            state, serving = self._memory.state(model), self._registry.find(model)
+            if serving is None or self._registry.unloaded(model):
                 return
+            unproven = {*state.rejected, *(() if state.rollout is None else (str(state.rollout.candidate),))}
+            if serving.version in unproven:  # it was found before the step that concerns it: what is proven comes first
+                await self._registry.sync(model)
             if state.rollout is not None:
                 try:
                     await self._registry.serve_beside(model, state.rollout.candidate)
+                except StoreError as error:
+                    self._again[model] = time.monotonic() + AGAIN
+                    log.warning("%s:%d waits for its store: %s", model, state.rollout.candidate, error)
+                    return
                 except (RepositoryError, LoadFailed) as error:
                     reason = f"a worker cannot load it: {error}"
                     back = self._backwards(model, BY_LIMITS, reason, "load")
@@ -353,24 +372,35 @@ class Rollouts:
 
     async def _run(self) -> None:
         for model in {entry.name for entry in self._registry.index()}:
-            await self._safely(model, self._resume(model))
+            await self._safely(model, self.look(model))
         looked = time.monotonic()
-        while True:
-            await asyncio.sleep(TICK)
-            try:
-                new = await asyncio.to_thread(self._memory.refresh)
-            except MemoryFault as error:
-                log.error("rollouts stay as they are: %s", error)
-                continue
-            for model in new:
-                await self._safely(model, self._follow(model))
-            if self._watch and time.monotonic() - looked >= self._watch:
-                looked = time.monotonic()
+        tended: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                await asyncio.sleep(TICK)
+                try:
+                    await self._refresh()
+                except ServiceError as error:
+                    log.error("rollouts stay as they are: %s", error)
+                    continue
+                now = time.monotonic()
+                watches = 0 < self._watch <= now - looked
+                if watches:
+                    looked = now
                 for model in {served.name for served in self._registry.models()}:
-                    await self._safely(model, self.look(model))
-            if self._siblings.number == 0:  # when it dies, it is started again
-                for model in self.models():
-                    await self._safely(model, self._judge(model))
+                    if model not in tended or tended[model].done():  # loading a version of one keeps no other waiting
+                        tended[model] = asyncio.ensure_future(self._tend(model, watches))
+        finally:
+            for task in tended.values():
+                task.cancel()
+
+    async def _tend(self, model: str, watches: bool) -> None:
+        if self._again.get(model, math.inf) <= time.monotonic():
+            await self._safely(model, self._follow(model))
+        if watches:
+            await self._safely(model, self.look(model))
+        if self._siblings.number == 0:  # when it dies, it is started again
+            await self._safely(model, self._judge(model))
 
     async def _safely(self, model: str, step: Coroutine[Any, Any, None]) -> None:
         """What fails for one model concerns no other, and is tried again."""
@@ -378,13 +408,19 @@ class Rollouts:
             await step
         except (RepositoryError, LoadFailed):  # the registry has told of it, once
             pass
-        except (ServiceError, MemoryFault) as error:
+        except ServiceError as error:
             log.warning("%s: the rollout stays as it is: %s", model, error)
         except Exception:  # whatever it is, serving goes on
             log.exception("%s: the rollout stays as it is", model)
 
+    async def _resume_all(self) -> None:
+        """Before this worker is ready, so that it splits requests as the others do from the first one on."""
+        for model in {entry.name for entry in self._registry.index()}:
+            await self._safely(model, self._resume(model))
+
     async def _resume(self, model: str) -> None:
-        """After the start: what serves is proven, where a rule is to tell newer versions from it; what was under way goes on."""
+        """After loading: what serves is proven, where a rule is to tell newer versions from it; what was under way goes on."""
+        await self._refresh()
         state, serving = self._memory.state(model), self._registry.find(model)
         if serving is not None and self._memory.rules.of(model) is not None and state.stable is None:
             adopt = partial(states.adopt, stable=int(serving.version))
@@ -392,7 +428,7 @@ class Rollouts:
         if state.rollout is not None:
             log.info("%s:%d is being rolled out (%s), and goes on", model, state.rollout.candidate, state.phase)
         self._followed.setdefault(model, State(ending=state.ending))
-        await self.look(model)
+        await self._follow(model)
 
     async def _judge(self, model: str) -> None:
         state = self._memory.state(model)

@@ -446,6 +446,17 @@ def test_rules_and_dashboard_are_the_files_of_the_repository_with_the_objectives
     assert one(default, "PrometheusRule")["spec"] == yaml.safe_load((DEPLOY / "prometheus" / "quartet.rules.yaml").read_text())
 
 
+def test_rollouts_are_remembered_on_a_claim_or_until_the_pod_goes(monkeypatch):
+    documents = feature("rollout")
+    assert volumes(documents)["rollouts"] == {"persistentVolumeClaim": {"claimName": "rollouts"}}
+    assert mounts(container(documents))["rollouts"] == ("/rollouts", False, None)
+    for name, value in settings(documents).items():
+        monkeypatch.setenv(name, value)
+    read = Settings()
+    assert (str(read.rollout_state), read.rollout) == ("/rollouts", "canary:10 digits-cnn=shadow:20,canary:10")
+    assert "emptyDir" in volumes(render({"rolloutState": {"enabled": True}}))["rollouts"]
+
+
 def test_ingress_and_route_lead_to_the_service():
     (rule,) = one(feature("ingress"), "Ingress")["spec"]["rules"]
     assert rule["http"]["paths"][0]["backend"]["service"] == {"name": "quartet", "port": {"name": "http"}}

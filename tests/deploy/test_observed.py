@@ -125,15 +125,17 @@ def test_every_query_finds_data_and_alerts_find_the_faults_that_are_made(tmp_pat
     alerts = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
     keys = tmp_path / "keys.json"
     file.write(keys, (Key(name="prometheus", sha256=digest(KEY).hex(), scopes=("infer", "admin")),))
-    store = (f"file://{models}", "--cache", str(tmp_path / "cache"))
+    store = (f"file://{models}", "--cache", str(tmp_path / "cache"), "--rollout-state", str(tmp_path / "rollouts"))
     with (
         serving(*store, "--keys", str(keys), "--workers", "2", "--response-cache-bytes", "1000000") as server,
         scraping(tmp_path, server.address) as prometheus,
     ):
+        micro.publish_mean(models)
+        assert post(f"{server.url}/v2/repository/models/mean/rollout/start", {"stages": "shadow:100"}) == 200
         load(server.url)
         assert post(f"{server.url}/models/table/predict", {"instances": PEOPLE[:250].tolist()}) == 200
         micro.publish_double(models, factor=2.5)  # whose golden rows come out wrong
-        prometheus.until_answered(['quartet_loads_total{result="failed"} == 0'])
+        prometheus.until_answered(['quartet_loads_total{result="failed"} == 0', "quartet_shadow_rows_total"])
         assert post(f"{server.url}/models/table/predict", {"instances": PEOPLE[:250].tolist()}) == 200
         load(server.url)  # rates need a rise between two scrapes
         with pytest.raises(urllib.error.HTTPError, match="422"):

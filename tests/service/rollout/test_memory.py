@@ -105,6 +105,8 @@ def test_a_process_that_dies_before_a_step_is_written_has_not_taken_it(tmp_path,
         with pytest.raises(MemoryFault, match="No space left on device.*--rollout-state"):
             kept.change("m", propose(), NOTE)
     assert kept.state("m").rollout is None
+    (leftover,) = (tmp_path / "state").glob("*.new")
+    leftover.write_text("{")
     again = memory(tmp_path)
     assert again.state("m").rollout is None
     again.change("m", propose(), NOTE)
@@ -173,6 +175,8 @@ def test_what_was_rolled_back_serves_no_more_until_its_number_comes_with_other_f
     assert memory(published).wanted("m", ALL) == [4]
     assert memory(published, "all").wanted("m", ALL) == [1, 2, 3, 4]
     assert memory(published, rollout="canary:10").newer("m", ALL) == []
+    (published / "models/m/5/manifest.json").rename(published / "aside")
+    assert memory(published).wanted("m", ALL) == [4], "nobody knows whether it is another: a copy of it may have been let go of"
     (published / "models/m/5/manifest.json").write_text("another")
     assert memory(published).wanted("m", ALL) == [5]
     assert memory(published, rollout="canary:10").newer("m", ALL) == [5]

@@ -125,7 +125,7 @@ def test_killed_in_the_middle_a_worker_and_then_all_of_them_go_on_with_the_same_
     micro.publish_times(server.root / "models", 3.0)
     assert order(server, "start", "double", "canary:20", "--limits", "mean=none")[0] == 0
     os.kill(workers(server)[0], signal.SIGKILL)
-    next_line(server, "serving 1 models")
+    next_line(server, "serving 2 models")  # not ready, nor listening, before it has both versions
     assert 0 < share(server.address) < 0.5
     server.process.kill()
     server.process.stderr.read()  # ends with the last worker

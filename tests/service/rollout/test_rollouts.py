@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from service.app import create_app
+from service.keys.__main__ import main as keys
 from service.settings import Settings
 from tests import micro
 from tests.service.connections import Bench, request
@@ -44,8 +45,10 @@ class Client(httpx2.AsyncClient):
     async def asked_until(self, *phases):
         """Requests go on until the rollout stands there; who answered."""
         seen = Counter()
-        while await self.phase() not in phases:
+        while (phase := await self.phase()) not in phases:
             seen += await self.versions(5)
+        while phase in ("promoted", "rolled back") and self.app.registry.splits:
+            await asyncio.sleep(0)  # written down, and done the next moment
         return seen
 
     async def states(self):
@@ -163,7 +166,7 @@ def test_a_worse_version_is_caught_by_its_shadow_and_answers_nobody(root):
                 assert (await client.post("/v2/repository/models/double/load")).status_code == 200
             assert await client.versions() == {"1": 20}, "it is not taken again"
             text = (await client.get("/metrics")).text
-            assert 'quartet_rollouts_total{cause="disagreement",model="double",result="rolled back"} 1.0' in text
+            assert 'quartet_rollouts_total{cause="disagreement",model="double",result="rolled_back"} 1.0' in text
             assert re.search(r'quartet_shadow_unlike_rows_total\{kind="disagreeing",model="double",version="2"\} [2-9]\d', text)
             assert "quartet_rollout_share{" not in text
             better(root)
@@ -240,7 +243,7 @@ def test_a_version_that_fails_is_rolled_back_and_one_without_a_session_gets_no_r
 @pytest.mark.parametrize("rollout", ["", "canary:10"])
 def test_started_again_in_the_middle_it_goes_on_and_never_serves_the_new_version_alone(root, rollout):
     async def scenario():
-        async with running(root, rollout=rollout) as client:
+        async with running(root) as client:
             better(root)
             await client.order("start", stages="canary:50,canary:80", limits={"requests": 1000})
         better(root)  # published while nobody served
@@ -296,6 +299,31 @@ def test_a_version_that_cannot_be_loaded_changes_nothing_and_one_that_breaks_lat
 
     async def is_back(client):
         return await client.phase() == "rolled back"
+
+    run(scenario)
+
+
+def test_a_worker_that_had_looked_before_a_rollout_began_brings_the_proven_version_back(root):
+    async def scenario():
+        better(root)
+        async with running(root) as other:
+            await other.order("start", version=1, stages="canary:100")
+            await other.order("promote")
+            (root / "state/double.json").rename(root / "aside")
+            async with running(root) as client:  # which looked before
+                assert await client.versions() == {"2": 20}
+                (root / "aside").rename(root / "state/double.json")
+                await client.until(lambda: serves(client, "1"))
+                assert await client.versions() == {"1": 20}
+                await other.order("start", version=2, stages="canary:0")
+                await client.until(lambda: follows(client))
+                assert await client.versions() == {"1": 20}
+
+    async def serves(client, version):
+        return await client.versions(1) == {version: 1}
+
+    async def follows(client):
+        return client.app.registry.splits
 
     run(scenario)
 
@@ -417,6 +445,21 @@ def test_orders_are_taken_where_loading_is_and_what_there_is_may_be_seen(root):
             for verb, body in (("start", {}), ("change", {"stage": "canary:1"}), ("promote", {}), ("rollback", {})):
                 assert "--control on" in (await client.order(verb, 403, **body))["error"]
             assert await client.phase() == "none"
+
+    run(scenario)
+
+
+def test_where_there_are_keys_the_audit_log_says_whose_gave_the_order(root, capsys):
+    async def scenario():
+        path = str(root / "keys.json")
+        assert keys(["--keys", path, "add", "ops", "--scope", "admin"]) == 0
+        secret = re.search(r"\S{30,}", capsys.readouterr().out)[0]
+        async with running(root, keys=path) as client:
+            better(root)
+            assert (await client.post(f"{ROLLOUT}/start", json={"stages": "canary:10"})).status_code == 401
+            client.headers["X-API-Key"] = secret
+            await client.order("start", stages="canary:10", by="ann")
+        assert audit(root)[0]["by"] == "ann, with key 'ops'"
 
     run(scenario)
 

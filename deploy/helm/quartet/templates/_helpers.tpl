@@ -61,6 +61,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .clientCa }}{{ $_ := merge $settings (dict "tls_client_ca" "/etc/quartet/client-ca/ca.crt" "health_port" .healthPort) }}{{ end -}}
 {{- end -}}
 {{- if .Values.capture.enabled }}{{ $_ := set $settings "capture" .Values.capture.path }}{{ end -}}
+{{- if .Values.rolloutState.enabled }}{{ $_ := set $settings "rollout_state" .Values.rolloutState.path }}{{ end -}}
 {{- with .Values.models }}
 {{- if .url }}
 {{- $settings = merge (dict "repository" .url "cache" .path "cache_bytes" (include "quartet.bytes" .cache.sizeLimit | mulf 0.9 | int64)) $settings }}

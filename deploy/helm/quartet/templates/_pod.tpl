@@ -218,6 +218,9 @@ spec:
         {{- if $values.capture.enabled }}
         - { name: capture, mountPath: {{ $values.capture.path }} }
         {{- end }}
+        {{- if $values.rolloutState.enabled }}
+        - { name: rollouts, mountPath: {{ $values.rolloutState.path }} }
+        {{- end }}
         {{- if $models.trustedKeys }}
         - { name: trusted-keys, mountPath: /etc/quartet/trusted-keys, readOnly: true }
         {{- end }}
@@ -252,6 +255,14 @@ spec:
       {{- else }}
       # What the service keeps to, and room for the file systems' own.
       emptyDir: { sizeLimit: {{ add (include "quartet.setting" (list $root "capture_bytes" 1073741824) | float64 | int64) 67108864 | quote }} }
+      {{- end }}
+    {{- end }}
+    {{- if $values.rolloutState.enabled }}
+    - name: rollouts
+      {{- if $values.rolloutState.claim }}
+      persistentVolumeClaim: { claimName: {{ $values.rolloutState.claim }} }
+      {{- else }}
+      emptyDir: { sizeLimit: 64Mi }
       {{- end }}
     {{- end }}
     {{- if $models.trustedKeys }}
