@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import httpx2
 import numpy as np
@@ -34,25 +35,25 @@ def repository(tmp_path_factory):
     return root
 
 
+def keeping(repository, folder, scenario, **more):
+    """Run a coroutine function with a client of a service that keeps every request in a folder, then close it."""
+
+    async def main():
+        app = create_app(Settings(repository=repository, device="cpu", **{"capture": folder, "capture_share": 1, **more}))
+        async with app.lifespan():
+            transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://quartet") as client:
+                client.app = app
+                await asyncio.wait_for(scenario(client), 30)
+
+    asyncio.run(main())
+    return folder
+
+
 @pytest.fixture
 def run(repository, tmp_path):
-    """Runs a coroutine function with a client of a service that keeps every request in `tmp_path / "kept"`, then closes it."""
-
-    def run(scenario, **more):
-        chosen = {"capture": tmp_path / "kept", "capture_share": 1, **more}
-
-        async def main():
-            app = create_app(Settings(repository=repository, device="cpu", **chosen))
-            async with app.lifespan():
-                transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-                async with httpx2.AsyncClient(transport=transport, base_url="http://quartet") as client:
-                    client.app = app
-                    await asyncio.wait_for(scenario(client), 30)
-
-        asyncio.run(main())
-        return tmp_path / "kept"
-
-    return run
+    """The same in `tmp_path / "kept"`."""
+    return partial(keeping, repository, tmp_path / "kept")
 
 
 async def predict(client, model, instances):
@@ -94,21 +95,22 @@ KINDS = {  # instances, how training is to read them, as what, and the family th
 }
 
 
-@pytest.fixture
-def kept(run, request):
-    """The folder with ten requests to a model."""
+@pytest.fixture(scope="module")
+def kept(repository, tmp_path_factory):
+    """The folder with ten requests to each model."""
 
     async def scenario(client):
-        for _ in range(10):
-            await predict(client, request.param, [*KINDS[request.param][0]] * 3)
+        for model, (instances, *_) in KINDS.items():
+            for _ in range(10):
+                await predict(client, model, instances * 3)
 
-    return run(scenario) / request.param
+    return keeping(repository, tmp_path_factory.mktemp("kept"), scenario)
 
 
-@pytest.mark.parametrize(("kept", "model"), [(model, model) for model in KINDS], indirect=["kept"])
+@pytest.mark.parametrize("model", KINDS)
 def test_training_reads_what_was_kept(kept, model):
     instances, options, kind, _ = KINDS[model]
-    dataset = data.load(str(kept), Source(**options))
+    dataset = data.load(str(kept / model), Source(**options))
     assert type(dataset.kind).__name__ == kind
     splits = (dataset.train(1), dataset.validation, dataset.test)
     assert sum(map(len, splits)) == 30 * len(instances)
@@ -135,12 +137,12 @@ def test_training_reads_what_was_kept(kept, model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kept", "model"), [(model, model) for model in KINDS], indirect=["kept"])
+@pytest.mark.parametrize("model", KINDS)
 def test_training_on_what_was_kept_is_one_command(kept, model, tmp_path, monkeypatch):
     _, options, _, family = KINDS[model]
     given = [word for name, value in options.items() for word in (f"--{name}", *([value] if isinstance(value, str) else value))]
     monkeypatch.chdir(tmp_path)
-    assert train([family, "--data", str(kept), *given, "--epochs", "1"]) == 0
+    assert train([family, "--data", str(kept / model), *given, "--epochs", "1"]) == 0
     assert (tmp_path / "runs" / f"{model}-{family}" / "best.pt").exists()
 
 
