@@ -14,6 +14,7 @@ import { clamp, percent, short } from "./numbers.js";
 import { remember } from "./recent.js";
 
 const PAD = 512; // pixels of the canvas
+const PAUSE = 150; // ms after a stroke, before what takes longer is asked for
 const TURNS = Array.from({ length: 37 }, (_, i) => i * 5 - 90); // degrees of the curve
 
 export function show(container, card, signal) {
@@ -158,8 +159,10 @@ export function show(container, card, signal) {
     return [((event.clientX - box.left - pad.clientLeft) / pad.clientWidth) * drawing.columns, ((event.clientY - box.top - pad.clientTop) / pad.clientHeight) * drawing.rows];
   };
   let drawn = null; // the pointer that draws
+  let rest = 0; // until a stroke was the last one
   pad.addEventListener("pointerdown", (event) => {
     if (drawn !== null || event.button) return;
+    clearTimeout(rest);
     drawn = event.pointerId;
     pad.setPointerCapture(drawn);
     drawing.begin(...at(event), pen);
@@ -174,7 +177,7 @@ export function show(container, card, signal) {
     pad.addEventListener(name, (event) => {
       if (event.pointerId !== drawn) return;
       drawn = null;
-      changed();
+      rest = setTimeout(() => changed(), PAUSE);
     });
   }
   pad.addEventListener("focus", paint);

@@ -22,7 +22,9 @@ BUDGET = 300_000
 
 @pytest.fixture(scope="module")
 def context(browser, server):
-    return browser.new_context(base_url=server.url, reduced_motion="reduce", permissions=["clipboard-write"])
+    return browser.new_context(
+        base_url=server.url, reduced_motion="reduce", viewport={"width": 1000, "height": 700}, permissions=["clipboard-write"]
+    )
 
 
 @pytest.fixture
@@ -53,6 +55,7 @@ def test_the_overview_shows_what_serves_how_it_was_proven_and_how_batches_form(p
     expect(live.locator(".tiles div").filter(has_text="Requests").locator("dd")).to_have_text("32")
 
 
+@pytest.mark.slow
 def test_all_that_a_visit_of_the_whole_page_loads_is_below_300_kilobytes(browser, server):
     loaded = {}
     with visit(browser, server.url) as page:
