@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from torch.onnx._internal._lazy_import import onnxscript_apis
 
 from export import profile
 from export.pipeline import Options, export_run
@@ -24,6 +26,8 @@ from training.models import CNNConfig, LSTMConfig, MLPConfig, TransformerConfig
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 profile.SECONDS = 0.02  # tests ask which figures there are, not how steady they are
+# torch.onnx parses its 557 operators anew for every export, a second that no tiny network needs twice.
+onnxscript_apis.get_torchlib_ops = functools.cache(onnxscript_apis.get_torchlib_ops)
 
 hypothesis.settings.register_profile("quartet", deadline=None)  # other work on the machine is no fault of an example
 hypothesis.settings.load_profile("quartet")

@@ -106,7 +106,8 @@ def same(one: Path, two: Path) -> bool:
     return equal and all((one / name).read_bytes() == (two / name).read_bytes() for name in ("metrics.csv", "metrics.jsonl"))
 
 
-@pytest.mark.parametrize("name", [pytest.param(FIRST, marks=pytest.mark.slow), *list(EVERYTHING)[1:]])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EVERYTHING)
 def test_killed_at_any_step_and_resumed_a_run_ends_as_if_nothing_had_happened(name, whole, children, tmp_path):
     steps = len((whole[name] / "metrics.jsonl").read_text().splitlines()) - EVERYTHING[name].epochs
     for at in (0, steps // 3, steps - 1):

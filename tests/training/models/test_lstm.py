@@ -211,7 +211,9 @@ def test_pictures_are_refused_with_the_families_that_read_them():
 # Exports take seconds each; the quick ones stand for their kind, the others run with `-m slow`.
 EXPORTS = [
     pytest.param(tiny(), SERIES, id="lstm"),
-    pytest.param(tiny(cell="gru", pooling="mean", bidirectional=True), TOKENS, id="gru both ways over tokens"),
+    pytest.param(
+        tiny(cell="gru", pooling="mean", bidirectional=True), TOKENS, id="gru both ways over tokens", marks=pytest.mark.slow
+    ),
     pytest.param(tiny(cell="rnn", pooling="max"), SERIES, id="rnn", marks=pytest.mark.slow),
     pytest.param(tiny(cell="ssm", bidirectional=True), SERIES, id="ssm both ways", marks=pytest.mark.slow),
     *(
