@@ -26,7 +26,7 @@ from quartet_client.wire import DATATYPES
 
 RATE = 200.0
 LAG = 1.0  # seconds that requests still come after the probe said no: routers are told late. Below --drain-delay
-SIZE = 475  # MB of the image for CPUs
+SIZE = 450  # MB of the image for CPUs
 INSIDE = """
 import json, os, pathlib
 from runtime.machine import cores
