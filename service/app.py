@@ -101,7 +101,7 @@ def create_app(settings: Settings, siblings: Siblings = ALONE) -> InferenceFirst
     if settings.grpc_port is not None:
         from service.rpc.server import RpcServer  # an extra, and some 15 MB of memory
 
-        application.rpc = RpcServer(registry, rollouts, metrics, settings, siblings, _controlled(settings), guard)
+        application.rpc = RpcServer(registry, rollouts, telemetry, settings, siblings, _controlled(settings), guard)
     return application
 
 

@@ -61,11 +61,17 @@ class Tracing:
 
         `given` are the headers traceparent and tracestate.
         """
+        return self._begun(f"POST {route}", {"http.request.method": "POST", "http.route": route, "url.path": path}, given, arrived)
+
+    def begin_call(self, method: str, given: tuple[str, str] | None, arrived: float) -> Traced | None:
+        """The same for a request over gRPC; `method` is the full name, without the first slash."""
+        return self._begun(method, {"rpc.system.name": "grpc", "rpc.method": method}, given, arrived)
+
+    def _begun(self, name: str, attributes: Mapping[str, str], given: tuple[str, str] | None, arrived: float) -> Traced | None:
         parent = Context()
         if given is not None:
             parent = self._propagator.extract({"traceparent": given[0], "tracestate": given[1]}, parent)
-        attributes = {"http.request.method": "POST", "http.route": route, "url.path": path}
-        span = self._tracer.start_span(f"POST {route}", parent, SpanKind.SERVER, attributes, start_time=_epoch(arrived))
+        span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=_epoch(arrived))
         return Traced(self, span) if span.is_recording() else None
 
     def child(self, name: str, of: Span, start: float, links: Sequence[Link] = ()) -> Span:
@@ -136,9 +142,16 @@ class Traced:
 
     def end(self, status: int) -> None:
         """It was answered with that status, or its caller left."""
-        self.span.set_attribute("http.response.status_code", status)
-        if status >= 500:
-            self.span.set_attribute("error.type", str(status))
+        self._end("http.response.status_code", status, failed=status >= 500)
+
+    def end_call(self, code: str, failed: bool) -> None:
+        """The same over gRPC: the name of the code, and whether the fault was this server's."""
+        self._end("rpc.response.status_code", code, failed)
+
+    def _end(self, attribute: str, code: str | int, failed: bool) -> None:
+        self.span.set_attribute(attribute, code)
+        if failed:
+            self.span.set_attribute("error.type", str(code))
             self.span.set_status(Status(StatusCode.ERROR))
         self.span.end()
 

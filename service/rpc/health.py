@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from service.rpc.status import Context
+from service.rpc.call import Context
 
 NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 STATUS: dict[bool, int] = {True: HealthCheckResponse.SERVING, False: HealthCheckResponse.NOT_SERVING}

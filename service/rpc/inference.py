@@ -12,20 +12,23 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import ParamSpec, TypeVar
 
-from service import errors, identity
+from service import errors, identity, tracing
+from service.access import GONE
 from service.api.explanation import explain
+from service.api.head import Headers, propagated
 from service.api.quick import LONG_BINARY, LONG_BODY
 from service.errors import ServiceError, shut_down
 from service.identity import Identity
 from service.keys.credentials import presented
 from service.keys.guard import Guard, Principal
-from service.metrics import Metrics
 from service.model import ServedModel
 from service.registry import Registry
 from service.rollout.split import STICKY
 from service.rpc import codec
+from service.rpc.call import PATH, Context, Told, metadata
 from service.rpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
-from service.rpc.status import Context, metadata, refuse
+from service.rpc.status import CODES, refuse
+from service.telemetry import Telemetry
 
 log = logging.getLogger("quartet.rpc")
 
@@ -43,9 +46,10 @@ T = TypeVar("T")
 class Inference:
     """The two methods that infer. All of this belongs to the event loop."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, guard: Guard | None) -> None:
+    def __init__(self, registry: Registry, telemetry: Telemetry, guard: Guard | None) -> None:
         self._registry = registry
-        self._metrics = metrics
+        self._telemetry = telemetry
+        self._metrics = telemetry.metrics
         self._guard = guard
         self._answering: set[asyncio.Task[object]] = set()
         self._reading: set[asyncio.Task[None]] = set()
@@ -53,9 +57,12 @@ class Inference:
 
     async def infer(self, message: bytes, context: Context) -> bytes:
         """ModelInfer."""
-        _, outcome = await self._outcome(message, context)
+        _, outcome = await self._outcome("ModelInfer", message, context)
+        told = _told()
         if isinstance(outcome, ServiceError):
-            await refuse(context, outcome)
+            await refuse(context, outcome, told)
+        if told:
+            context.set_trailing_metadata(told)
         return outcome.SerializeToString()
 
     async def stream(self, messages: AsyncIterable[bytes], context: Context) -> AsyncIterator[bytes]:
@@ -68,7 +75,7 @@ class Inference:
             try:
                 async for message in messages:
                     await slots.acquire()
-                    outcomes.put_nowait(asyncio.create_task(self._outcome(message, context)))
+                    outcomes.put_nowait(asyncio.create_task(self._outcome("ModelStreamInfer", message, context)))
             finally:
                 outcomes.put_nowait(None)
 
@@ -108,16 +115,41 @@ class Inference:
         for task in list(self._answering):
             task.cancel()
 
-    async def _outcome(self, message: bytes, context: Context) -> tuple[str, ModelInferResponse | ServiceError]:
+    async def _outcome(self, method: str, message: bytes, context: Context) -> tuple[str, ModelInferResponse | ServiceError]:
         """A request's id, and its answer or what was wrong. Raises CancelledError where nobody waits for it any more."""
+        started = time.perf_counter()
+        given = metadata(context)
+        request, traced = Identity(given.get(identity.HEADER), given.get("traceparent")), None
+        identity.current.set(request)
+        if self._telemetry.tracing is not None:
+            traced = self._telemetry.tracing.begin_call(PATH[1:] + method, propagated(given), time.monotonic())
+            tracing.current.set(traced)
+        if traced is not None:
+            request.trace_id = traced.trace_id
+        status, size = GONE, 0
+        try:
+            id_, outcome = await self._answered(message, context, given, request)
+            if isinstance(outcome, ServiceError):
+                status = outcome.status
+            else:
+                status, size = 200, outcome.ByteSize() if self._telemetry.access is not None else 0
+        finally:
+            if traced is not None:
+                if request.model is not None and request.version is not None:
+                    traced.note(model=request.model, version=request.version)
+                traced.end_call(CODES[status].name, failed=status >= 500)
+            if self._telemetry.access is not None:
+                self._telemetry.access.line("POST", PATH + method, status, time.perf_counter() - started, size, request)
+        return id_, outcome
+
+    async def _answered(
+        self, message: bytes, context: Context, given: Headers, request: Identity
+    ) -> tuple[str, ModelInferResponse | ServiceError]:
         started = time.perf_counter()
         id_ = name = ""
         model: ServedModel | None = None
         outcome: ModelInferResponse | ServiceError
         principal: Principal | None = None
-        given = metadata(context)
-        request = Identity(given.get(identity.HEADER), given.get("traceparent"))
-        identity.current.set(request)
         task = asyncio.current_task()
         assert task is not None
         self._answering.add(task)
@@ -138,11 +170,13 @@ class Inference:
                 self._metrics.cancelled.labels(*(("", "") if model is None else (model.name, model.version))).inc()
                 raise
             task.uncancel()
+            request.needed()
             log.warning("infer %s was given up while shutting down", name)
             outcome = shut_down()
         except Exception as error:  # the last line of defence: a caller gets an answer, never a stack trace
             outcome = errors.translate(error)
             if outcome is not error and type(outcome) is ServiceError:
+                request.needed()
                 log.exception("infer %s failed", name)
         finally:
             self._answering.discard(task)
@@ -158,13 +192,26 @@ class Inference:
     ) -> ModelInferResponse:
         """`size` is that of the message in bytes, `remaining` the seconds until the call's deadline."""
         long = size > (LONG_BINARY if parsed.raw_input_contents else LONG_BODY)
-        request = await _off(long, codec.decode, parsed, model.manifest.signature, model.max_rows, model.reader.texts)
+        with tracing.stage("decode"):
+            request = await _off(long, codec.decode, parsed, model.manifest.signature, model.max_rows, model.reader.texts)
         timeout = request.timeout
         if remaining is not None:
             timeout = min(timeout or remaining, max(remaining, 1e-6))
         answer = await model.infer(request.inputs, timeout, request.priority, request.id)
         explanation = explain(model, answer) if request.explain else None
-        return codec.encode(request, model.name, model.version, answer.outputs, explanation)
+        with tracing.stage("encode"):
+            return codec.encode(request, model.name, model.version, answer.outputs, explanation)
+
+
+def _told() -> Told:
+    """What an answer says of its request: its id, and the span that it belongs to."""
+    request, traced = identity.current.get(), tracing.current.get()
+    told = []
+    if request is not None and request.answered is not None:
+        told.append((identity.HEADER, request.answered))
+    if traced is not None:
+        told.append(("traceresponse", traced.response))
+    return tuple(told)
 
 
 async def _off(long: bool, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

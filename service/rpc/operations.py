@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -10,17 +11,21 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 
 from modelrepo.tensors import TensorSpec
-from service import errors
+from service import errors, identity
+from service.access import GONE, AccessLog
 from service.api import repository, v2
+from service.api.head import Headers
 from service.codec import tensor
 from service.errors import ServiceError, Unavailable, UnknownModel
+from service.identity import Identity
 from service.keys.credentials import presented
 from service.keys.file import Scope
 from service.keys.guard import Guard
 from service.registry import Registry
 from service.rollout.rollouts import Rollouts
 from service.rpc import codec, messages
-from service.rpc.status import Context, metadata, refuse
+from service.rpc.call import PATH, Context, metadata
+from service.rpc.status import refuse
 from service.siblings import Siblings
 
 log = logging.getLogger("quartet.rpc")
@@ -32,13 +37,22 @@ Method = Callable[[bytes, Context], Awaitable[bytes]]
 class Operations:
     """Each method takes a request message and gives the answer, or raises what HTTP would answer. They mirror inference.proto."""
 
-    def __init__(self, registry: Registry, rollouts: Rollouts, siblings: Siblings, controlled: bool, guard: Guard | None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        rollouts: Rollouts,
+        siblings: Siblings,
+        controlled: bool,
+        guard: Guard | None,
+        access: AccessLog | None,
+    ) -> None:
         """Loading and unloading are refused unless `controlled`."""
         self._registry = registry
         self._rollouts = rollouts
         self._guard = guard
         self._siblings = siblings
         self._controlled = controlled
+        self._access = access
 
     def methods(self) -> Mapping[str, Method]:
         """By the name that inference.proto gives them."""
@@ -140,21 +154,38 @@ class Operations:
     ) -> Method:
         """A method as grpc calls it. It asks for a key of `scope`, where there are keys, for the model in the field `model`."""
 
+        path = PATH + kind.__name__.removesuffix("Request")
+
         async def called(message: bytes, context: Context) -> bytes:
+            started, given = time.perf_counter(), metadata(context)
+            caller = Identity(given.get(identity.HEADER), given.get("traceparent"))
+            identity.current.set(caller)
+            status, size = GONE, 0
+            try:
+                outcome = await answered(message, given)
+                status, size = (outcome.status, 0) if isinstance(outcome, ServiceError) else (200, len(outcome))
+            finally:
+                if self._access is not None:
+                    self._access.line("POST", path, status, time.perf_counter() - started, size, caller)
+            if isinstance(outcome, ServiceError):
+                await refuse(context, outcome)
+            return outcome
+
+        async def answered(message: bytes, given: Headers) -> bytes | ServiceError:
             try:
                 request = codec.parse(kind, message)
                 if self._guard is None or scope is None:
                     found = await answer(request)
                 else:
                     about = getattr(request, model) or None if model is not None else None
-                    with self._guard.admit(presented(metadata(context)), scope, about):
+                    with self._guard.admit(presented(given), scope, about):
                         found = await answer(request)
                 return found.SerializeToString()
             except Exception as error:  # the last line of defence: a caller gets an answer, never a stack trace
                 failure = errors.translate(error)
                 if failure is not error and type(failure) is ServiceError:
                     log.exception("%s failed", kind.__name__)
-            await refuse(context, failure)
+                return failure
 
         return called
 

@@ -9,18 +9,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.keys.guard import Guard
-from service.metrics import Metrics
 from service.port import authority, cannot_listen
 from service.registry import Registry
 from service.rollout.rollouts import Rollouts
 from service.rpc import health, messages
+from service.rpc.call import SERVICE
 from service.rpc.credentials import credentials
 from service.rpc.inference import Inference
 from service.rpc.operations import Operations
 from service.settings import Settings
 from service.siblings import Siblings
+from service.telemetry import Telemetry
 
-(SERVICE,) = (service.full_name for service in messages.DESCRIPTOR.services_by_name.values())
 KEEPALIVE_SECONDS = 60  # after which a silent client is asked whether it is still there
 
 
@@ -31,7 +31,7 @@ class RpcServer:
         self,
         registry: Registry,
         rollouts: Rollouts,
-        metrics: Metrics,
+        telemetry: Telemetry,
         settings: Settings,
         siblings: Siblings,
         controlled: bool,
@@ -39,8 +39,8 @@ class RpcServer:
     ) -> None:
         self._registry = registry
         self._settings = settings
-        self._inference = Inference(registry, metrics, guard)
-        self._operations = Operations(registry, rollouts, siblings, controlled, guard)
+        self._inference = Inference(registry, telemetry, guard)
+        self._operations = Operations(registry, rollouts, siblings, controlled, guard, telemetry.access)
 
     async def open(self, host: str, port: int) -> int:
         """Listen, and answer from now on; returns the port. Raises SettingsError where the address cannot be had."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import grpc
 
+from service.access import GONE
 from service.errors import Refused, ServiceError
-
-Context = grpc.aio.ServicerContext[Any, Any]
+from service.rpc.call import Context, Told
 
 CODES = {
+    200: grpc.StatusCode.OK,
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
@@ -23,6 +24,7 @@ CODES = {
     422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     431: grpc.StatusCode.INVALID_ARGUMENT,
+    GONE: grpc.StatusCode.CANCELLED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -32,15 +34,10 @@ PUSHBACK = "grpc-retry-pushback-ms"
 LONGEST = 1000  # characters of a message: clients refuse trailers of more than 8 KiB, and a character may take 12 bytes of them
 
 
-def metadata(context: Context) -> dict[str, str]:
-    """What a call says beside its message, as headers say it over HTTP: by name in lower case, texts only."""
-    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-
-
-async def refuse(context: Context, failure: ServiceError) -> NoReturn:
-    """End a call with an error. What HTTP says in headers is trailing metadata, such as `retry-after` in seconds."""
+async def refuse(context: Context, failure: ServiceError, told: Told = ()) -> NoReturn:
+    """End a call with an error. What HTTP says in headers is trailing metadata, such as `retry-after` in seconds, and `told`."""
     message = str(failure)
-    metadata = [(name.lower(), value) for name, value in failure.headers.items()]
+    metadata = [*told, *((name.lower(), value) for name, value in failure.headers.items())]
     if isinstance(failure, Refused):
         metadata.append((PUSHBACK, str(1000 * failure.retry_after)))
     await context.abort(
