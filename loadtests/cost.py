@@ -30,7 +30,7 @@ PLAIN = "as it starts without options"
 VARIANTS: dict[str, dict[str, Any]] = {
     "the same again: how far equals are apart": {},
     "drift not looked for": {"drift_rows": 0},
-    "an access log, to nowhere": {"access_log": True},
+    "an access log, to a file": {"access_log": True},
     "an API key asked for": {"keys": True},
     "1 % captured": {"capture": True},
     "answers from the response cache": {"response_cache_bytes": "1000000"},
