@@ -23,6 +23,7 @@ ERRORS = {
     "401": "No key, or none that is known",
     "403": "This server takes no orders about its models from here, or not with this key",
     "404": "No such model or version",
+    "409": "An order that does not fit how things stand",
     "413": "More bytes or rows than are taken at once",
     "415": "A kind or encoding of body that is not taken",
     "422": "The model cannot take these values, or what was to be loaded cannot be",
@@ -30,6 +31,7 @@ ERRORS = {
     "503": "Loading, shutting down, or too much is waiting",
     "504": "Accepted, and not answered within the timeout",
 }
+ORDERS = ("/load", "/unload", "/rollout/start", "/rollout/change", "/rollout/promote", "/rollout/rollback")
 INFERENCE = ("400", "404", "413", "415", "422", "429", "503", "504")
 
 
@@ -73,8 +75,8 @@ def _own_errors(described: Schema) -> None:
                 operation["responses"] |= {status: _error(status) for status in ("400", "413", "415")}
             if "{model}" in name:
                 operation["responses"]["404"] = _error("404")
-            if name.endswith(("/load", "/unload")):
-                operation["responses"] |= {status: _error(status) for status in ("403", "422")}
+            if name.endswith(ORDERS):
+                operation["responses"] |= {status: _error(status) for status in ("403", "409", "422")}
             if "{model}" in name or name.endswith("/ready"):
                 operation["responses"]["503"] = _error("503")
     for name in ("HTTPValidationError", "ValidationError"):

@@ -115,6 +115,15 @@ def test_statistics_have_the_published_form_before_and_after_the_first_request(s
     serve(scenario)
 
 
+@pytest.mark.parametrize("order", ["load", "unload", "rollout/start", "rollout/change", "rollout/promote", "rollout/rollback"])
+def test_the_document_says_how_an_order_can_fail(serve, order):
+    async def scenario(client):
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        assert {"403", "404", "409", "422", "503"} <= set(paths[f"/v2/repository/models/{{model}}/{order}"]["post"]["responses"])
+
+    serve(scenario)
+
+
 def test_the_document_has_both_inference_paths_of_every_model_and_its_examples_work(serve):
     async def scenario(client):
         paths = (await client.get("/openapi.json")).json()["paths"]
