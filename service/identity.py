@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from contextvars import ContextVar
 
 HEADER = "x-request-id"
@@ -47,6 +48,11 @@ class Identity:
 
 current: ContextVar[Identity | None] = ContextVar("identity", default=None)
 """The request that is being answered the long way, in its own task and the threads that it waits for."""
+
+
+def of(headers: Mapping[str, str]) -> Identity:
+    """Of a request with these headers, or this metadata: names in lower case."""
+    return Identity(headers.get(HEADER), headers.get("traceparent"))
 
 
 def usable(given: str | None) -> str | None:

@@ -27,7 +27,6 @@ from service.api.sharing import sharing
 from service.codec import encoding, v2
 from service.errors import Forbidden, MethodNotAllowed, PayloadTooLarge, ServiceError, Unauthorized, shut_down
 from service.health import TRUSTED
-from service.identity import Identity
 from service.keys.credentials import presented
 from service.keys.demand import demand
 from service.keys.guard import Guard, Principal
@@ -103,7 +102,7 @@ class InferenceFirst:
             await self._hand_on(scope, receive, send)
             return
         headers = _headers(scope)
-        request, traced = Identity(headers.get(identity.HEADER), headers.get("traceparent")), None
+        request, traced = identity.of(headers), None
         identity.current.set(request)
         if self.telemetry.access is not None:
             send = self.telemetry.access.noting(scope, send)

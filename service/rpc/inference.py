@@ -119,7 +119,7 @@ class Inference:
         """A request's id, and its answer or what was wrong. Raises CancelledError where nobody waits for it any more."""
         started = time.perf_counter()
         given = metadata(context)
-        request, traced = Identity(given.get(identity.HEADER), given.get("traceparent")), None
+        request, traced = identity.of(given), None
         identity.current.set(request)
         if self._telemetry.tracing is not None:
             traced = self._telemetry.tracing.begin_call(PATH[1:] + method, propagated(given), time.monotonic())

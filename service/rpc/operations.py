@@ -17,7 +17,6 @@ from service.api import repository, v2
 from service.api.head import Headers
 from service.codec import tensor
 from service.errors import ServiceError, Unavailable, UnknownModel
-from service.identity import Identity
 from service.keys.credentials import presented
 from service.keys.file import Scope
 from service.keys.guard import Guard
@@ -158,7 +157,7 @@ class Operations:
 
         async def called(message: bytes, context: Context) -> bytes:
             started, given = time.perf_counter(), metadata(context)
-            caller = Identity(given.get(identity.HEADER), given.get("traceparent"))
+            caller = identity.of(given)
             identity.current.set(caller)
             status, size = GONE, 0
             try:
