@@ -60,7 +60,7 @@ class Batcher:
         self._tracer = tracer
         self._whole_buckets = whole_buckets
         self._max_rows = signature.batch.max
-        self._costs = Costs(signature, measured)
+        self._costs = Costs(signature, measured, whole_buckets)
         self._backlog = Backlog(self._max_rows, self._costs, apart=signature.length is not None)
         self._workers: list[Worker] = []
         self._idle: list[Worker] = []

@@ -5,22 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from modelrepo.tensors import Signature
 
 
 class Costs:
-    """Seconds by the buckets of rows and length, while nothing else ran; `slowness` is how much longer it takes now."""
+    """Seconds by rows and the bucket of their length, while nothing else ran; `slowness` is how much longer it takes now."""
 
-    def __init__(self, signature: Signature, measured: Mapping[tuple[int, int | None], float]) -> None:
+    def __init__(self, signature: Signature, measured: Mapping[tuple[int, int | None], float], whole_buckets: bool = False) -> None:
+        """`measured` holds some sizes: those between them take what lies between, or, with `whole_buckets`, as long as the next."""
         self.slowness = 1.0
         self._length = signature.length
-        self._measured = measured
-        batch = signature.batch
-        self._rows = [batch.bucket(rows) for rows in range(batch.max + 1)]
         self._buckets: dict[int, int] = {}
+        self._seconds: dict[int | None, list[float]] = {}  # by rows, from 0 to those of the largest batch
         self._per_row: dict[int | None, float] = {}  # in the batch size that is best for it
-        for (rows, bucket), seconds in measured.items():
-            self._per_row[bucket] = min(self._per_row.get(bucket, math.inf), seconds / rows)
+        batch = signature.batch
+        every = range(batch.max + 1)
+        for bucket in {bucket for _, bucket in measured}:
+            points = {rows: seconds for (rows, length), seconds in sorted(measured.items()) if length == bucket}
+            if whole_buckets:
+                self._seconds[bucket] = [points.get(batch.bucket(rows), math.inf) for rows in every]
+            else:
+                self._seconds[bucket] = np.interp(every, [*points], [*points.values()], right=math.inf).tolist()
+            self._per_row[bucket] = min(seconds / rows for rows, seconds in points.items())
 
     def bucket(self, length: int | None) -> int | None:
         """The bucket of a length that the model takes; None without sequences."""
@@ -32,9 +40,11 @@ class Costs:
         return found
 
     def of(self, rows: int, bucket: int | None) -> float:
-        """Of a batch; forever where its buckets were not measured. Rows beyond the largest batch do not count."""
-        rows = self._rows[rows] if rows < len(self._rows) else self._rows[-1]
-        return self._measured.get((rows, bucket), math.inf)
+        """Of a batch; forever where nothing was measured. Rows beyond the largest batch do not count."""
+        seconds = self._seconds.get(bucket)
+        if seconds is None:
+            return math.inf
+        return seconds[rows] if rows < len(seconds) else seconds[-1]
 
     def share(self, rows: int, bucket: int | None) -> float:
         """What so many rows add to a full batch of their like."""

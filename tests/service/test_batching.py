@@ -144,10 +144,10 @@ def test_an_idle_session_starts_at_once_with_all_that_arrived_together():
 def test_a_batch_faster_than_a_thread_hop_runs_in_the_loop_and_any_other_in_its_own_thread():
     async def scenario(bench):
         assert await bench.ask(1) == [2]
-        assert await bench.ask(*range(8)) == [2 * value for value in range(8)]
-        assert await bench.ask(1, 2, 3) == [2, 4, 6], "a bucket that was not measured"
+        assert await bench.ask(1, 2, 3, 4) == [2, 4, 6, 8]
+        assert await bench.ask(*range(8)) == [2 * value for value in range(8)], "more rows than were measured"
 
-    costs = {(1, None): INLINE_SECONDS / 2, (8, None): INLINE_SECONDS * 2}
+    costs = {(1, None): INLINE_SECONDS / 2, (4, None): INLINE_SECONDS * 2}
     threads = run(scenario, costs=costs).session.threads
     assert [thread is threading.main_thread() for thread in threads] == [True, False, False]
 
