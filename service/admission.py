@@ -58,6 +58,7 @@ class Running:
 
     worker: Worker
     works: list[Work]
+    rows: int
     reason: Reason
     started: float
     expected: float
@@ -107,15 +108,19 @@ class Admission:
 
         Raises PayloadTooLarge or Refused.
         """
-        limits = self._limits
-        if rows > limits.queue_rows:
-            raise too_many_rows(rows, limits.queue_rows)
-        self.refuse_where_full(rows)
+        limits, backlog = self._limits, self._backlog
+        if backlog.rows + rows > limits.queue_rows:
+            if rows > limits.queue_rows:
+                raise too_many_rows(rows, limits.queue_rows)
+            self.refuse_where_full(rows)
         if timeout == math.inf:
             return
-        costs = self._costs
-        cost = seconds * costs.slowness
-        if sum([running.expected for running in self._running]) + self._backlog.seconds * costs.slowness + cost <= timeout:
+        slowness = self._costs.slowness
+        cost = seconds * slowness
+        most = backlog.seconds * slowness + cost
+        for running in self._running:
+            most += running.expected
+        if most <= timeout:
             return  # even if one session had to do it all
         wait = self.predicted_wait(order)
         needed = wait + cost

@@ -35,28 +35,29 @@ class Backlog:
         else:
             insort(self._works, work, key=attrgetter("order"))
         work.queued = True
+        work.seconds = self._costs.share(work.rows, work.bucket)
         self.rows += work.rows
-        self.seconds += self._costs.share(work.rows, work.bucket)
+        self.seconds += work.seconds
 
     def remove(self, work: Work) -> None:
         """Take a work out that is not to run."""
         self._works.remove(work)
         work.queued = False
-        self._gone(work)
+        self.rows -= work.rows
+        self.seconds = self.seconds - work.seconds if self.rows else 0.0
 
     def take(self, now: float) -> list[Work]:
         """Take the next batch out; none where all that waits has expired by `now`."""
         works = form(self._works, self._limit, now, self._apart)
         for work in works:
-            self._gone(work)
+            self.rows -= work.rows
+            self.seconds -= work.seconds
+        if not self.rows:
+            self.seconds = 0.0  # whatever was lost in rounding
         return works
 
     def ahead(self, order: float) -> float:
         """Seconds of the works that run before one of this order."""
         if not self._works or order >= self._works[-1].order:
             return self.seconds
-        return sum(self._costs.share(work.rows, work.bucket) for work in self._works if work.order <= order)
-
-    def _gone(self, work: Work) -> None:
-        self.rows -= work.rows
-        self.seconds = self.seconds - self._costs.share(work.rows, work.bucket) if self.rows else 0.0
+        return sum(work.seconds for work in self._works if work.order <= order)

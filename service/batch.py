@@ -34,8 +34,8 @@ class Work:
     """Rows of one caller that run together. `inputs` are complete and checked; `bucket` is their length's, None without sequences.
 
     Times are those of `time.monotonic`. The queue is sorted by `order`: the arrival, put off by the priority. `caller` is None
-    once it has been told or has left; `queued` says whether the work is in the queue, `retried` that a session was lost with it.
-    `traced` is the trace of its request, for a Tracer.
+    once it has been told or has left; `queued` says whether the work is in the queue, which reckons with its `seconds`, `retried`
+    that a session was lost with it. `traced` is the trace of its request, for a Tracer.
     """
 
     inputs: Mapping[str, Array]
@@ -46,6 +46,7 @@ class Work:
     order: float = 0.0
     deadline: float = math.inf
     queued: bool = True
+    seconds: float = 0.0
     retried: bool = False
     traced: object | None = None
 
@@ -149,13 +150,12 @@ def widest(works: Sequence[Work]) -> int | None:
     return max(work.bucket or 0 for work in works)
 
 
-def merge(signature: Signature, works: Sequence[Work], size: int | None = None) -> Tensors:
+def merge(signature: Signature, works: Sequence[Work], missing: int = 0) -> Tensors:
     """The inputs of all works as one batch; sequences are zero-padded to the bucket that holds the longest.
 
-    With `size`, the last row is repeated up to as many: for sessions that are quickest at the sizes they were made for.
+    The last row is repeated for so many that are `missing`: for sessions that are quickest at the sizes they were made for.
     """
     longest = widest(works)
-    missing = 0 if size is None else size - sum(work.rows for work in works)
     merged: Tensors = {}
     for spec in signature.inputs:
         arrays = [work.inputs[spec.name] for work in works]
@@ -177,11 +177,10 @@ def split(ran: Ran, works: Sequence[Work]) -> list[tuple[Ran, int]]:
     return parts
 
 
-def padding(signature: Signature, works: Sequence[Work], size: int) -> float:
-    """The share of a batch's positions, `size` rows of them, that hold no caller's data."""
+def padding(signature: Signature, works: Sequence[Work], rows: int, size: int) -> float:
+    """The share of a batch's positions that hold no caller's data: of its `size` rows, `rows` are callers'."""
     bucket = widest(works)
     if bucket is None or signature.mask is None:
-        rows = sum(work.rows for work in works)
         return 1 - rows / size
     mask = signature.mask.name
     real = sum(int(np.count_nonzero(work.inputs[mask])) for work in works)

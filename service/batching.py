@@ -29,6 +29,7 @@ from service.worker import Worker
 INLINE_SECONDS = 200e-6  # about what it costs to hand a batch to a thread and back
 PRIORITIES = 4  # 1 is served first, 4 last and without one; a lower one waits no longer for it than the seconds below
 HEAD_START = 0.1  # seconds by which one priority may overtake the next
+LAST = HEAD_START * (PRIORITIES - 1)
 
 
 class Batcher:
@@ -96,8 +97,8 @@ class Batcher:
         DeadlineExceeded where it did not come in time, and Unprocessable for rows the session fails on.
         """
         now = time.monotonic()
-        order = _order(now, priority)
-        bucket = self._costs.bucket(length)
+        order = _order(now, priority) if priority else now + LAST
+        bucket = None if length is None else self._costs.bucket(length)
         self._admit(rows, self._costs.of(rows, bucket), timeout, order)
         work = Work(inputs, rows, bucket, caller, now, order, now + timeout)
         self._queue(work, alone)
@@ -174,8 +175,10 @@ class Batcher:
             raise Unavailable("the model is shutting down: send the request to another instance")
         if self._broken is not None:
             raise self._broken
-        # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
-        self._admission.admit(rows, seconds, math.inf if self._idle and not self._backlog.rows else timeout, order)
+        if self._idle and not self._backlog.rows:
+            # An idle session runs what comes, however badly it was predicted: that is how predictions get better.
+            timeout = math.inf
+        self._admission.admit(rows, seconds, timeout, order)
 
     def _queue(self, work: Work, alone: bool = False) -> None:
         self._backlog.add(work)
@@ -279,17 +282,17 @@ class Batcher:
         seconds = self._costs.of(rows, widest(works))
         started = time.monotonic()
         expected = 0.0 if seconds == math.inf else seconds * self._costs.slowness
-        running = Running(worker, works, "full" if rows >= self._max_rows else reason, started, expected)
+        running = Running(worker, works, rows, "full" if rows >= self._max_rows else reason, started, expected)
         self._running.append(running)
-        job = partial(compute, worker, self._signature, works, self._whole_buckets)
         if seconds < INLINE_SECONDS:
-            outcome = job()
+            outcome = compute(worker, self._signature, works, rows, self._whole_buckets)
             if self._ended(running, seconds, outcome):
                 self._start_soon("freed")  # what arrived meanwhile comes first into the next
                 self._tell(running, outcome)
             return
         if self._limits.watchdog < math.inf:
             running.alarm = self._loop.call_later(self._limits.watchdog, self._give_up, running)
+        job = partial(compute, worker, self._signature, works, rows, self._whole_buckets)
         worker.start(job, self._loop, partial(self._finish, running, seconds))
 
     def _finish(self, running: Running, expected: float, outcome: Outcome) -> None:
@@ -312,10 +315,9 @@ class Batcher:
 
     def _tell(self, running: Running, outcome: Outcome) -> None:
         """Each caller what became of its rows."""
-        works, started = running.works, running.started
+        works, rows, started = running.works, running.rows, running.started
         waits = tuple([started - work.arrived for work in works])
-        rows = sum([work.rows for work in works])
-        share = padding(self._signature, works, outcome.size)
+        share = padding(self._signature, works, rows, outcome.size)
         facts = BatchFacts(rows, outcome.size, widest(works), waits, outcome.merging, outcome.computing, share, running.reason)
         self._observe.batch(facts)
         if self._tracer is not None:

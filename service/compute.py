@@ -27,15 +27,14 @@ class Outcome(NamedTuple):
     lost: Exception | None = None
 
 
-def compute(worker: Worker, signature: Signature, works: list[Work], whole_buckets: bool) -> Outcome:
-    """Run works as one batch; if it fails, halve it until only the work at fault gets the error.
+def compute(worker: Worker, signature: Signature, works: list[Work], rows: int, whole_buckets: bool) -> Outcome:
+    """Run works, of so many rows together, as one batch; if it fails, halve it until only the work at fault gets the error.
 
     With `whole_buckets` the batch is filled up to its bucket.
     """
     started = time.perf_counter()
-    rows = sum(work.rows for work in works)
     size = signature.batch.bucket(rows) if whole_buckets else rows
-    inputs = merge(signature, works, size)
+    inputs = merge(signature, works, size - rows)
     merged = time.perf_counter()
     try:
         outputs = worker.run(inputs)
@@ -43,10 +42,11 @@ def compute(worker: Worker, signature: Signature, works: list[Work], whole_bucke
         if len(works) == 1:
             return _judged(worker, rows, error)
         middle = len(works) // 2
-        first = compute(worker, signature, works[:middle], whole_buckets)
+        share = sum(work.rows for work in works[:middle])
+        first = compute(worker, signature, works[:middle], share, whole_buckets)
         if first.lost is not None:
             return first._replace(answers=[*first.answers, *(error for _ in works[middle:])], size=size)
-        second = compute(worker, signature, works[middle:], whole_buckets)
+        second = compute(worker, signature, works[middle:], rows - share, whole_buckets)
         seconds = (first.merging + second.merging, first.computing + second.computing)
         return Outcome([*first.answers, *second.answers], size, *seconds, second.lost)
     computed = time.perf_counter()

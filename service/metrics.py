@@ -156,7 +156,7 @@ class Answers:
         count = self._counts.get(status)
         if count is None:
             count = self._counts[status] = self._requests.labels(*self._labels, str(status))
-        count.inc()
+        count.value += 1
         self._seconds.observe(seconds)
         if self._statistics is not None:
             (self._statistics.succeeded if status == 200 else self._statistics.failed)(seconds)
@@ -187,12 +187,11 @@ class _ModelObserver:
         self._refused = {reason: metrics.refused.labels(model, version, reason) for reason in ("queue", "deadline")}
 
     def batch(self, facts: BatchFacts) -> None:
-        self._left[facts.reason].inc()
+        self._left[facts.reason].value += 1
         self._rows.observe(facts.rows)
         self._seconds.observe(facts.merging + facts.computing)
         self._padding.observe(facts.padding)
-        for wait in facts.waits:
-            self._waits.observe(wait)
+        self._waits.observe_each(facts.waits)
         self._statistics.batch(facts.rows, facts.waits, facts.computing, facts.merging)
 
     def abandoned(self, rows: int) -> None:

@@ -5,7 +5,8 @@
 - What is no HTTP at all gets the same `{"error": …}` body as every other error.
 - A request must arrive in time and with headers of a bounded size, so that slow or endless ones hold no connection for ever.
 - Short requests to the inference paths go to `Quick` as soon as they are whole, without ASGI. A client repeats the same headers
-  with every request: once httptools has understood them twice, the very bytes are recognised and not parsed again.
+  with every request, but for the length of the body: once httptools has understood them twice, the very bytes are recognised and
+  not parsed again.
 """
 
 from __future__ import annotations
@@ -28,28 +29,30 @@ GONE = "quartet.gone"
 """Among the extensions of an ASGI scope: the callables that are called when the connection breaks."""
 
 END = b"\r\n\r\n"
+LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as clients write it; whoever does otherwise is parsed each time
+MOST_DIGITS = 9
 LONGEST_KNOWN = 4096  # bytes of a head that is remembered
 MOST_KNOWN = 1024  # heads
 MOST_SECRET = 8  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
 
 
+Known = tuple[Head, int]
+"""What a head says that is remembered, and the longest body with which it may go the quick way."""
+
+
 class Shared:
-    """What all connections share: heads that several requests began with, byte for byte, and how an answer begins."""
+    """What all connections share: heads that several requests began with, but for the body's length, and how an answer begins."""
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, Known] = {}
         self._defaults: list[tuple[bytes, bytes]] = []
         self._prefix = b""
 
-    def head(self, raw: bytes) -> Head | None:
-        """What a head says that is remembered."""
-        return self._heads.get(raw)
-
-    def remember(self, raw: bytes, head: Head) -> None:
+    def remember(self, key: bytes, known: Known) -> None:
         """Recognise it from now on. The memory is emptied when it is full: what is still in use comes back at once."""
-        if len(self._heads) >= MOST_KNOWN:
-            self._heads.clear()
-        self._heads[raw] = head
+        if len(self.heads) >= MOST_KNOWN:
+            self.heads.clear()
+        self.heads[key] = known
 
     def prefix(self, defaults: list[tuple[bytes, bytes]]) -> bytes:
         """The beginning of a JSON answer; `defaults` are headers of every answer, which uvicorn makes anew each second."""
@@ -58,6 +61,20 @@ class Shared:
             self._prefix = b"%s%scontent-type: %s\r\ncontent-length: " % (STATUS_LINE[200], lines, JSON.encode())
             self._defaults = defaults
         return self._prefix
+
+
+def without_length(data: bytes, end: int) -> tuple[bytes, int] | None:
+    """A head, which ends at `end`, without the digits of its Content-Length, and what they say; None where there are none."""
+    for name in LENGTHS:
+        at = data.find(name, 0, end)
+        if at > 0:
+            at += len(name)
+            stop = data.find(b"\r", at, end)
+            if stop < 0:
+                stop = end
+            digits = data[at:stop]
+            return (data[:at] + data[stop:end], int(digits)) if digits.isdigit() and len(digits) <= MOST_DIGITS else None
+    return None
 
 
 class Protocol(HttpToolsProtocol):
@@ -77,14 +94,15 @@ class Protocol(HttpToolsProtocol):
         self._expected: float | None = None  # since when a request should be arriving
         self._rested: float | None = None  # since when nothing is expected of either side
         self._between = True  # whether the parser stands between two requests
-        self._raw = b""  # the head that the data at hand begins with
+        self._cut: tuple[bytes, int] | None = None  # the head that the data at hand begin with, without the body's length, and that
         self._noticed = b""  # the last head that was parsed and could be remembered
         self._declined = False  # whether the request that the parser gets next has been tried already
         self._held: tuple[Head, float, list[bytes]] | None = None  # may go the quick way once its body is here
-        self._rest: tuple[Head, float, bytes, bytearray] | None = None  # the same, where the head was remembered
+        self._rest: tuple[Head, float, int, int, bytearray] | None = None  # the same, where the head was remembered: all that
+        # arrived of the request, with where its body begins and ends
         self._call: Call | None = None
         self._handed_on: dict[str, object] = {}  # what the quick way found out about a request that it declined
-        self._secret: dict[bytes, Head] = {}  # heads that nobody else is to have
+        self._secret: dict[bytes, Known] = {}  # heads that nobody else is to have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request."""
@@ -144,33 +162,37 @@ class Protocol(HttpToolsProtocol):
     def _recognise(self, data: bytes, now: float) -> bytes:
         """Take the request that the data begin with, if its head is remembered; what is left is for the parser."""
         if self._rest is not None:
-            head, arrived, raw, body = self._rest
-            body += data
-            if len(body) < head.length:
+            head, arrived, start, stop, whole = self._rest
+            whole += data
+            if len(whole) < stop:
                 return b""
             self._rest = None
-            return self._take(head, raw, bytes(body), arrived)
+            return self._take(head, bytes(whole), start, stop, arrived)
+        self._cut = cut = None
         end = data.find(END)
-        if not 0 < end <= LONGEST_KNOWN:
-            self._raw = b""
+        if 0 < end <= LONGEST_KNOWN:
+            self._cut = cut = without_length(data, end)
+        if cut is None:
             return data
-        self._raw = raw = data[:end]
-        known = self._shared.head(raw) or self._secret.get(raw)
-        if known is None:
+        key, length = cut
+        known = self._shared.heads.get(key) or self._secret.get(key)
+        if known is None or length > known[1]:
             return data
         start = end + len(END)
-        if len(data) - start < known.length:
-            self._rest = (known, now, raw, bytearray(data[start:]))
+        stop = start + length
+        if len(data) < stop:
+            self._rest = (known[0], now, start, stop, bytearray(data))
             return b""
-        return self._take(known, raw, data[start:], now)
+        return self._take(known[0], data, start, stop, now)
 
-    def _take(self, head: Head, raw: bytes, body: bytes, arrived: float) -> bytes:
-        """Begin a call; returns what the parser is to have: what follows, or all of it where the request goes the long way."""
-        following = body[head.length :]
-        if self._begin(head, body[: head.length] if following else body, arrived):
-            return following
-        self._raw, self._declined = b"", True
-        return raw + END + body
+    def _take(self, head: Head, data: bytes, start: int, stop: int, arrived: float) -> bytes:
+        """Begin a call with that part of the data as its body; returns what the parser is to have: what follows, or all of it where
+        the request goes the long way.
+        """
+        if self._begin(head, data[start:stop], arrived):
+            return data[stop:]
+        self._cut, self._declined = None, True
+        return data
 
     def _begin(self, head: Head, body: bytes, arrived: float) -> bool:
         """Begin a call, if it can go the quick way."""
@@ -192,14 +214,15 @@ class Protocol(HttpToolsProtocol):
         """Put something among the extensions of the ASGI scope of the request that is declined."""
         self._handed_on[key] = value
 
-    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
-        """Write the answer to a call, and go on with the next request."""
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        """Write the answer to a call, and go on with the next request; without headers it is JSON, and status 200."""
         self._call = None
-        if call.keep_alive and status == 200 and len(headers) == 1:
+        if headers is None and call.keep_alive:
             self.transport.write(
                 b"%s%d\r\n\r\n%s" % (self._shared.prefix(self.server_state.default_headers), len(content), content)
             )
         else:
+            headers = headers or {"content-type": JSON}
             if not call.keep_alive:
                 headers = {**headers, "connection": "close"}
             given = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
@@ -215,7 +238,8 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -249,14 +273,14 @@ class Protocol(HttpToolsProtocol):
         self._handed_on = {}
         if self.parser.should_upgrade():
             return
-        raw, self._raw = self._raw, b""
+        cut, self._cut = self._cut, None
         if self._declined:
             self._declined = False
         elif self._free() and self._lives_on():
-            head = read(self.parser.get_method(), self.url, self.headers)
-            if head is not None and self._quick.fits(head):
-                self._notice(raw, head)
-                self._held = (head, time.monotonic(), [])
+            found = read(self.parser.get_method(), self.url, self.headers)
+            if found is not None and found[1] <= (longest := self._quick.longest(found[0])):
+                self._notice(cut, *found, longest)
+                self._held = (found[0], time.monotonic(), [])
                 return
         super().on_headers_complete()
 
@@ -268,20 +292,23 @@ class Protocol(HttpToolsProtocol):
         """Whether the connection stays open after this request, as HTTP/1.1 has it."""
         return self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
 
-    def _notice(self, raw: bytes, head: Head) -> None:
+    def _notice(self, cut: tuple[bytes, int] | None, head: Head, length: int, longest: int) -> None:
         """Remember a head that comes a second time in a row: a client that sends another each time would only fill the memory.
 
-        One line for each header, so that nobody can read its end elsewhere than the parser did.
+        One line for each header, so that nobody can read its end, or the body's length, elsewhere than the parser did.
         """
         lines = len(self.headers)
-        if raw and raw == self._noticed and raw.count(b"\r\n") == raw.count(b"\n") == raw.count(b"\r") == lines:
-            if not head.secret:
-                self._shared.remember(raw, head)
-            else:
-                if len(self._secret) >= MOST_SECRET:
-                    self._secret.clear()
-                self._secret[raw] = head
-        self._noticed = raw
+        key = b""
+        if cut is not None and cut[1] == length:
+            key = cut[0]
+            if key == self._noticed and key.count(b"\r\n") == key.count(b"\n") == key.count(b"\r") == lines:
+                if not head.secret:
+                    self._shared.remember(key, (head, longest))
+                else:
+                    if len(self._secret) >= MOST_SECRET:
+                        self._secret.clear()
+                    self._secret[key] = (head, longest)
+        self._noticed = key
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
@@ -26,11 +26,14 @@ class Duration:
 
 @dataclass(slots=True)
 class Compute:
-    """The three parts of running a batch: merging and padding its rows, the session, and splitting its outputs."""
+    """How often a batch ran, and the seconds it took in all to merge and pad its rows, and in the session.
 
-    input: Duration = field(default_factory=Duration)
-    infer: Duration = field(default_factory=Duration)
-    output: Duration = field(default_factory=Duration)
+    Outputs are not split before an answer is written, which takes no time of the batch's.
+    """
+
+    count: int = 0
+    input: float = 0.0
+    infer: float = 0.0
 
 
 class Statistics:
@@ -52,19 +55,22 @@ class Statistics:
         self.by_size: defaultdict[int, Compute] = defaultdict(Compute)
         """Per batch, by its rows."""
 
-    def batch(self, rows: int, waits: Sequence[float], infer: float, merge: float = 0.0, split: float = 0.0) -> None:
+    def batch(self, rows: int, waits: Sequence[float], infer: float, merge: float = 0.0) -> None:
         """A batch of `rows` rows ran; `waits` are the seconds that each part of a request in it had queued."""
+        works = len(waits)
         self.rows += rows
         self.batches += 1
-        self.queue.add(sum(waits), len(waits))
-        for compute, count in ((self.compute, len(waits)), (self.by_size[rows], 1)):
-            compute.input.add(count * merge, count)
-            compute.infer.add(count * infer, count)
-            compute.output.add(count * split, count)
+        self.queue.count += works
+        self.queue.seconds += sum(waits)
+        for compute, count in ((self.compute, works), (self.by_size[rows], 1)):
+            compute.count += count
+            compute.input += count * merge
+            compute.infer += count * infer
 
     def succeeded(self, seconds: float) -> None:
         """A request was answered, `seconds` after its first byte."""
-        self.success.add(seconds)
+        self.success.count += 1
+        self.success.seconds += seconds
         self.last_inference = time.time_ns() // 1_000_000
 
     def failed(self, seconds: float) -> None:

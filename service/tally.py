@@ -45,6 +45,13 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
+    def observe_each(self, values: Sequence[float]) -> None:
+        """Add several."""
+        counts, bounds = self.counts, self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(values)
+
 
 class Counter(Collector):
     """A counter by labels."""

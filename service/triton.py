@@ -61,9 +61,9 @@ class TritonNames(Collector):
             for stage, seconds in (
                 ("request", did.success.seconds),
                 ("queue", did.queue.seconds),
-                ("compute_input", did.compute.input.seconds),
-                ("compute_infer", did.compute.infer.seconds),
-                ("compute_output", did.compute.output.seconds),
+                ("compute_input", did.compute.input),
+                ("compute_infer", did.compute.infer),
+                ("compute_output", 0.0),
             ):
                 name = f"nv_inference_{stage}_duration_us"
                 count(name, f"Cumulative {stage} time of requests in microseconds", model, seconds * MICROSECONDS)

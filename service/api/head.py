@@ -18,7 +18,7 @@ Headers = dict[str, str]
 
 
 class Head(NamedTuple):
-    """A request whose body, of `length` bytes, may be taken as it is. `coding` is what its answer may be compressed with.
+    """A request whose body may be taken as it is. `coding` is what its answer may be compressed with.
 
     `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default. Requests with the same
     `sticky` key go to the same of two versions. `digest` is the hash of the API key that was shown; `secret`: the head holds
@@ -29,7 +29,6 @@ class Head(NamedTuple):
     version: str | None
     interface: str
     query: str
-    length: int
     content_type: str
     json_length: str | None
     coding: str | None
@@ -57,8 +56,8 @@ def target(path: str) -> tuple[str, str | None, str] | None:
     return (match[1], match[2], match[3]) if match[3] else (match[4], match[5], match[6])
 
 
-def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Head | None:
-    """A POST with a body of known length and no content coding; None for any other request, and for one at fault.
+def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> tuple[Head, int] | None:
+    """A POST without a content coding, and the bytes of its body; None for any other request, and for one at fault.
 
     The names of the headers are in lower case.
     """
@@ -89,8 +88,8 @@ def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> H
     json_length = given.get(v2.HEADER_LENGTH)
     content_type, request_id, trace = given.get("content-type", ""), usable(given.get(HEADER)), propagated(given)
     secret = not SECRET.isdisjoint(given)
-    return Head(
-        *(*found, query, int(length), content_type, json_length, coding, timeout, priority),
+    head = Head(
+        *(*found, query, content_type, json_length, coding, timeout, priority),
         request_id=request_id,
         trace=trace,
         sticky=given.get(STICKY),
@@ -98,6 +97,7 @@ def read(method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> H
         secret=secret,
         foreign="origin" in given,
     )
+    return head, int(length)
 
 
 def route(version: str | None, interface: str) -> str:

@@ -21,6 +21,7 @@ from service.api.head import Head, route
 from service.batch import Answer, Work
 from service.codec import encoding, v2
 from service.codec.instances import Instances
+from service.codec.plain import Plain
 from service.errors import Refused, ServiceError, shut_down
 from service.identity import Identity
 from service.keys.guard import Guard, Principal
@@ -49,8 +50,8 @@ class Connection(Protocol):
     def hand_on(self, key: str, value: object) -> None:
         """Put something among the extensions of the ASGI scope of the request that is declined."""
 
-    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str]) -> None:
-        """Write the answer to a call, and go on with the next request."""
+    def reply(self, call: Call | Denied, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        """Write the answer to a call, and go on with the next request; without headers it is JSON, and status 200."""
 
 
 class Quick:
@@ -74,11 +75,11 @@ class Quick:
         self._guard = guard
         self._shares = shares
 
-    def fits(self, head: Head) -> bool:
-        """Whether a body is short enough to be decoded in the event loop."""
+    def longest(self, head: Head) -> int:
+        """The bytes of the longest body after such a head that is decoded in the event loop; below 0 where none is."""
         if self._shares and head.foreign:
-            return False
-        return head.length <= min(self._max_body_bytes, LONG_BODY if head.json_length is None else LONG_BINARY)
+            return -1
+        return min(self._max_body_bytes, LONG_BODY if head.json_length is None else LONG_BINARY)
 
     def take(self, connection: Connection, head: Head, body: bytes, arrived: float) -> Call | Denied | None:
         """Queue a whole request, which arrived at that time of `time.monotonic`; None where it has to go the long way.
@@ -86,7 +87,7 @@ class Quick:
         A refusal is answered at once: it must cost less than an answer.
         """
         model = self._registry.route(head.name, head.version, head.sticky)
-        if model is None or (model.cache is not None and head.length > LONG_BODY):  # whose key is made in a thread
+        if model is None or (model.cache is not None and len(body) > LONG_BODY):  # whose key is made in a thread
             return None
         if self._tracing is not None:
             traced = self._tracing.begin(head.path, route(head.version, head.interface), head.trace, arrived)
@@ -171,7 +172,6 @@ class Call:
         "_head",
         "_key",
         "_model",
-        "_plain",
         "_principal",
         "_quick",
         "_read",
@@ -198,8 +198,7 @@ class Call:
         self._arrived = arrived
         self._principal = principal
         self._work: Work | None = None
-        self._read: v2.Request | Instances
-        self._plain = False
+        self._read: v2.Request | Instances | Plain
         self.keep_alive = True
         self.response_complete = False
         self.disconnected = False
@@ -209,24 +208,26 @@ class Call:
         head, model = self._head, self._model
         inputs: Mapping[str, Array]
         timeout, priority = head.timeout, head.priority
+        read: Instances | Plain | None
         if head.interface == "infer":
-            plain = model.plain.decode(body, model.max_rows) if head.json_length is None else None
-            if plain is not None:
-                self._plain = True
-                self._read, rows, length = plain
-                inputs, timeout, priority = plain.request.inputs, None, 0
-            else:
+            timeout, priority = None, 0
+            read = model.plain.decode(body, model.max_rows) if head.json_length is None else None
+            if read is None:
                 signature = model.manifest.signature
-                self._read = request = v2.decode(body, head.json_length, signature, model.max_rows, model.reader.texts)
-                inputs, rows, length = request.inputs, 0, None
+                request = v2.decode(body, head.json_length, signature, model.max_rows, model.reader.texts)
                 timeout, priority = request.timeout, request.priority
         else:
             read = model.reader.quick(body, head.content_type, head.query, model.max_rows)
             if read is None:
                 raise Declined("it takes long to decode")
-            self._read, inputs, rows, length = read, read.inputs, read.rows, read.length
-        if not rows:
-            inputs, rows, length = model.checked(inputs)
+        if read is None:
+            self._read = request
+            inputs, rows, length = model.checked(request.inputs)
+        else:
+            self._read = read
+            inputs, rows, length = read.inputs, read.rows, read.length
+            if not rows:
+                inputs, rows, length = model.checked(inputs)
         if rows > 1 and model.batcher.apart(inputs, rows, length):
             raise Declined("it takes several batches")
         if model.cache is not None:
@@ -244,20 +245,14 @@ class Call:
 
     def answered(self, work: Work, answer: Answer) -> None:
         """Write the answer."""
-        headers = {"content-type": JSON}
+        headers: dict[str, str] | None = None
         read, model = self._read, self._model
         try:
-            explanation = explain(model, answer) if read.explain else None
-            if explanation is not None:
-                headers["server-timing"] = server_timing(explanation)
-            if isinstance(read, Instances):
-                content = model.predictions.encode(answer.ran, answer.start, answer.stop, read.top_k, explanation)
-            elif self._plain and (plain := model.plain_answers.encode(answer.ran, answer.start, answer.stop, read.id)):
-                content = plain
-            else:
-                content, length = v2.encode(read, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
-                if length is not None:
-                    headers["content-type"], headers[v2.HEADER_LENGTH] = BINARY, str(length)
+            content = None
+            if type(read) is Plain:
+                content = model.plain_answers.encode(answer.ran, answer.start, answer.stop, read.id)
+            if content is None:
+                content, headers = self._encode(read.request() if isinstance(read, Plain) else read, answer)
         except Exception as error:  # noqa: BLE001 - the last line of defence, as in `inference.py`
             self.failed(None, error)
             return
@@ -268,6 +263,7 @@ class Call:
         if len(content) < WORTH_ENCODING:
             self._end(200, content, headers)
             return
+        headers = headers or {"content-type": JSON}
         headers["vary"] = "accept-encoding"
         coding = self._head.coding
         if coding is None:
@@ -277,6 +273,19 @@ class Call:
         else:
             future = asyncio.get_running_loop().run_in_executor(None, encoding.shorter, content, coding)
             future.add_done_callback(lambda done: self._encoded(content, headers, coding, done.result()))
+
+    def _encode(self, read: v2.Request | Instances, answer: Answer) -> tuple[bytes, dict[str, str] | None]:
+        """The body of the response; and its headers, where Content-Type is not all there is to say, or not JSON."""
+        model, headers = self._model, None
+        explanation = explain(model, answer) if read.explain else None
+        if explanation is not None:
+            headers = {"content-type": JSON, "server-timing": server_timing(explanation)}
+        if isinstance(read, Instances):
+            return model.predictions.encode(answer.ran, answer.start, answer.stop, read.top_k, explanation), headers
+        content, length = v2.encode(read, model.name, model.version, answer.outputs, explanation, answer.ran.finite)
+        if length is not None:
+            headers = {**(headers or {}), "content-type": BINARY, v2.HEADER_LENGTH: str(length)}
+        return content, headers
 
     def failed(self, _work: Work | None, error: Exception) -> None:
         """Write the error."""
@@ -330,17 +339,19 @@ class Call:
         request.model, request.version = self._model.name, self._model.version
         return request
 
-    def _end(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+    def _end(self, status: int, content: bytes, headers: dict[str, str] | None) -> None:
+        """Count the answer and write it; without headers it is JSON."""
         self.response_complete = True
-        head, seconds = self._head, time.monotonic() - self._arrived
-        self._model.answers(head.interface).add(status, seconds)
-        self._model.leave()
+        head, model, quick = self._head, self._model, self._quick
+        seconds = time.monotonic() - self._arrived
+        model.answers(head.interface).add(status, seconds)
+        model.leave()
         if head.request_id is not None:
-            headers[identity.HEADER] = head.request_id
-        if self._quick.access is not None:
-            self._quick.access.line("POST", head.path, status, seconds, len(content), self._identity())
+            headers = {**(headers or {"content-type": JSON}), identity.HEADER: head.request_id}
+        if quick.access is not None:
+            quick.access.line("POST", head.path, status, seconds, len(content), self._identity())
         if self._principal is not None:
             self._principal.end()
-        if self._quick.stopping:
+        if quick.stopping:
             self.keep_alive = False
         self._connection.reply(self, status, content, headers)

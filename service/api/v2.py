@@ -303,11 +303,8 @@ def _durations(parts: Sequence[BaseModel]) -> dict[str, DurationStatistic]:
 
 
 def _compute(compute: Compute) -> dict[str, DurationStatistic]:
-    return {
-        "compute_input": _duration(compute.input),
-        "compute_infer": _duration(compute.infer),
-        "compute_output": _duration(compute.output),
-    }
+    stages = {"compute_input": compute.input, "compute_infer": compute.infer, "compute_output": 0.0}
+    return {stage: _duration(Duration(compute.count, seconds)) for stage, seconds in stages.items()}
 
 
 def _duration(duration: Duration) -> DurationStatistic:

@@ -18,9 +18,14 @@ from service.codec.v2 import Request
 class Plain(NamedTuple):
     """A decoded request, whose inputs are known to fit the signature, with its rows and, for sequences, its length."""
 
-    request: Request
+    inputs: Tensors
     rows: int
     length: int | None
+    id: str | None
+
+    def request(self) -> Request:
+        """The same as any other."""
+        return Request(self.id, self.inputs, None, False)
 
 
 class PlainRequests:
@@ -31,7 +36,7 @@ class PlainRequests:
         self._never = bool(more)
         self._mask = signature.mask
         self._dtype = self._spec.numpy_dtype.newbyteorder("<")
-        self._row = self._spec.shape[1:]
+        self._row = [*self._spec.shape[1:]]
         rank = len(self._spec.shape)
         given: Any = msgspec.defstruct(
             "Input",
@@ -69,6 +74,19 @@ class PlainRequests:
         if not 0 < rows <= max_rows or rows * math.prod(row) != len(given.data):
             return None
         length = None
+        if row != self._row:  # which holds for rows of fixed sizes, if they are right
+            length = self._length(row)
+            if length is None:
+                return None
+        array = np.asarray(given.data, self._dtype).reshape(given.shape)
+        inputs: Tensors = {self._spec.name: array}
+        if self._mask is not None:
+            inputs[self._mask.name] = np.ones((rows, length or 0), np.bool_)
+        return Plain(inputs, rows, length, request.id)
+
+    def _length(self, row: list[int]) -> int | None:
+        """How long sequences of this shape are; None where the model does not take it."""
+        length = None
         for size, dim in zip(row, self._row, strict=True):
             if isinstance(dim, int):
                 if size != dim:
@@ -77,11 +95,7 @@ class PlainRequests:
                 return None
             else:
                 length = size
-        array = np.asarray(given.data, self._dtype).reshape(given.shape)
-        inputs: Tensors = {self._spec.name: array}
-        if self._mask is not None:
-            inputs[self._mask.name] = np.ones((rows, length or 0), np.bool_)
-        return Plain(Request(request.id, inputs, None, False), rows, length)
+        return length
 
 
 class PlainAnswers:
@@ -95,23 +109,30 @@ class PlainAnswers:
 
     def encode(self, ran: Ran, start: int, stop: int, id_: str | None) -> bytes | None:
         """The body of the response with the rows of what ran from `start` to `stop`; None where `v2.encode` has to look closer."""
-        if not self._writable or not all(ran.finite(spec.name) for spec in self._specs):
+        texts: list[list[bytes]] | None = ran.made.get(self)
+        if texts is None:  # what the rows of other callers need too is done once for all
+            texts = ran.made[self] = self._texts(ran)
+        if not texts:
             return None
-        rows: list[list[bytes]] | None = ran.made.get(self)
-        if rows is None:  # what the rows of other callers need too is done once for all
-            rows = ran.made[self] = [_rows(ran.outputs[spec.name]) for spec in self._specs]
         described = self._described.get(stop - start) or self._describe(stop - start)
-        outputs = b",".join([head + b",".join(texts[start:stop]) + b"]}" for head, texts in zip(described, rows, strict=True)])
-        if id_ is None:
-            return b"%s%s]}" % (self._head, outputs)
-        return b'%s%s],"id":%s}' % (self._head, outputs, orjson.dumps(id_))
+        outputs = b"]},".join([head + b",".join(rows[start:stop]) for head, rows in zip(described, texts, strict=True)])
+        return outputs + b"]}]}" if id_ is None else b'%s]}],"id":%s}' % (outputs, orjson.dumps(id_))
+
+    def _texts(self, ran: Ran) -> list[list[bytes]]:
+        """Of each output, the elements of each row as JSON without its brackets; nothing where JSON cannot hold them."""
+        if not self._writable or not all(ran.finite(spec.name) for spec in self._specs):
+            return []
+        return [_rows(ran.outputs[spec.name]) for spec in self._specs]
 
     def _describe(self, rows: int) -> list[bytes]:
-        found = self._described[rows] = [
+        """What comes before the elements of each output."""
+        found = [
             b'{"name":%s,"shape":%s,"datatype":"%s","data":['
             % (orjson.dumps(spec.name), orjson.dumps(list(spec.shape_at(rows))), tensor.datatype(spec.dtype).encode())
             for spec in self._specs
         ]
+        found[0] = self._head + found[0]
+        self._described[rows] = found
         return found
 
 

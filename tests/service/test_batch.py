@@ -82,9 +82,9 @@ def test_splitting_undoes_merging(rows):
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_rows_that_fill_a_batch_up_to_its_bucket_reach_nobody(rows):
     works = [work(count) for count in rows]
-    merged = merge(micro.DOUBLE, works, size=16)
+    merged = merge(micro.DOUBLE, works, missing=16 - sum(rows))
     assert len(merged["x"]) == 16
-    assert padding(micro.DOUBLE, works, 16) == pytest.approx(1 - sum(rows) / 16)
+    assert padding(micro.DOUBLE, works, sum(rows), 16) == pytest.approx(1 - sum(rows) / 16)
     for item, part in parts(micro.double(merged), works):
         np.testing.assert_array_equal(part["logits"], micro.double(dict(item.inputs))["logits"])
 
@@ -97,4 +97,4 @@ def test_sequences_of_any_lengths_get_the_answers_they_get_alone(requests):
     for item, part in parts(micro.mean(merged), works):
         np.testing.assert_allclose(part["values"], micro.mean(dict(item.inputs))["values"], rtol=1e-6)
     rows = sum(map(len, requests))
-    assert padding(micro.MEAN, works, rows) == pytest.approx(1 - sum(map(sum, requests)) / merged["mask"].size)
+    assert padding(micro.MEAN, works, rows, rows) == pytest.approx(1 - sum(map(sum, requests)) / merged["mask"].size)

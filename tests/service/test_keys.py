@@ -151,7 +151,7 @@ def test_no_connection_has_anything_of_anothers_key(keyed):
                 for _ in range(3):
                     protocol.data_received(request("/models/double/predict", ROW, line, f"X-Number: {number}"))
                     await quiet(protocol)
-        assert bench.shared._heads == {}
+        assert bench.shared.heads == {}
         assert 1 <= len(protocol._secret) <= 8
         assert not any(secret("any") in repr(head) for head in protocol._secret.values())
 

@@ -48,12 +48,12 @@ def test_what_is_taken_is_what_the_whole_decoder_makes_of_it(data, kind, id_, pa
         return
     assert (plain is None) == bool(parameters)
     if plain is not None:
-        assert (plain.request.id, plain.rows, plain.length) == (id_, rows, length)
-        assert plain.request.outputs is whole.outputs is None
-        assert set(plain.request.inputs) == set(inputs)
+        assert (plain.id, plain.rows, plain.length) == (id_, rows, length)
+        assert whole.outputs is None
+        assert set(plain.inputs) == set(inputs)
         for name, array in inputs.items():
-            np.testing.assert_array_equal(plain.request.inputs[name], array)
-            assert plain.request.inputs[name].dtype == array.dtype
+            np.testing.assert_array_equal(plain.inputs[name], array)
+            assert plain.inputs[name].dtype == array.dtype
 
 
 @pytest.mark.parametrize(
