@@ -23,7 +23,7 @@ from service.settings import Settings
 log = logging.getLogger("quartet.loading")
 
 MOST_SESSIONS = 4  # of a model by default, however many cores there are: each holds the model's weights
-LEAST_SESSIONS = 2  # in each of several workers: few connections may all have come to one, beside which cores would idle
+LEAST_SESSIONS = 2  # in each of several workers, where few connections may all have come to one, beside which cores would idle
 
 Progress = Callable[[str], None]
 
@@ -104,7 +104,8 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
     reader = Reader(published, golden_rows[0])
     manifest = published.manifest
     own = max(1, cores() // settings.workers)
-    most = settings.instances or max(min(own, MOST_SESSIONS), min(cores(), LEAST_SESSIONS))
+    least = 1 if settings.balanced else min(cores(), LEAST_SESSIONS)
+    most = settings.instances or max(min(own, MOST_SESSIONS), least)
     threads = settings.threads or max(1, own // most)
     skipped: dict[str, Skipped] = {}
     for path, artifact, candidate in published.ways():

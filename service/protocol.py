@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service import errors
 from service.api.head import Head, read
 from service.api.quick import JSON, Call, Denied, Quick
+from service.balance import Balance
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
 
 GONE = "quartet.gone"
@@ -81,9 +82,20 @@ class Protocol(HttpToolsProtocol):
     """One connection. `tick` is to be called now and then, to see whether it takes too long."""
 
     def __init__(
-        self, *arguments: Any, max_header_bytes: int, read_timeout: float, quick: Quick, shared: Shared, **options: Any
+        self,
+        *arguments: Any,
+        max_header_bytes: int,
+        read_timeout: float,
+        quick: Quick,
+        shared: Shared,
+        balance: Balance | None = None,
+        adopted: bool = False,
+        **options: Any,
     ) -> None:
+        """`balance` counts it among the connections of its worker; one that is `adopted` comes from another worker, and stays."""
         super().__init__(*arguments, **options)
+        self._balance = balance
+        self._adopted = adopted
         self._max_header_bytes = max_header_bytes
         self._read_timeout = read_timeout
         self._quick = quick
@@ -105,12 +117,21 @@ class Protocol(HttpToolsProtocol):
         self._secret: dict[bytes, Known] = {}  # heads that nobody else is to have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Expect a request."""
+        """Expect a request, unless another worker is to."""
+        if self._balance is not None:
+            if not self._adopted and not self._quick.stopping and self._balance.elsewhere(transport):
+                transport.abort()  # our end of it; the other worker has its own
+                return
+            self._balance.opened(self._adopted)
         super().connection_made(transport)
         self._expected = time.monotonic()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell those who are answering it, and forget it."""
+        if self.transport is None:  # it was another worker's from the beginning
+            return
+        if self._balance is not None:
+            self._balance.closed()
         self._expected = self._rested = None
         if self._held is not None or self._rest is not None:
             self._quick.cancelled()

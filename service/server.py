@@ -16,7 +16,7 @@ from multiprocessing import parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -27,6 +27,7 @@ from service.api.examples import copy_paste_calls
 from service.api.inference import InferenceFirst
 from service.api.quick import Quick
 from service.app import create_app
+from service.balance import Balance
 from service.health import from_workers, only_health
 from service.port import Address, bind, cannot_listen
 from service.protocol import Protocol, Shared
@@ -59,6 +60,9 @@ class Server(uvicorn.Server):
     ) -> None:
         """`rpc_address` is where the application's gRPC server listens, if it has one."""
         self._tls = tls.of(chosen, app.metrics)
+        self._balance = None
+        if worker is not None and self._tls is None:  # a connection that is encrypted already cannot change hands
+            self._balance = Balance(worker.folder, worker.number, chosen.workers)
         super().__init__(
             uvicorn.Config(
                 app,
@@ -68,6 +72,7 @@ class Server(uvicorn.Server):
                     read_timeout=chosen.read_timeout,
                     quick=app.quick,
                     shared=Shared(),
+                    balance=self._balance,
                 ),
                 ws="none",
                 lifespan="off",  # the registry is started below, where an error can end the process with a message
@@ -127,6 +132,9 @@ class Server(uvicorn.Server):
         path = socket_of(worker.folder, worker.number)
         path.unlink(missing_ok=True)  # of a worker before this one, which crashed
         self.servers.append(await self._loop.create_unix_server(self._connected(from_workers(self._app)), path))
+        if self._balance is not None:
+            make = cast(Callable[..., Protocol], self.config.http_protocol_class)
+            self._balance.listen(partial(make, **self._made_with(), adopted=True))
         parent = parent_process()
         assert parent is not None
         self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
@@ -143,13 +151,15 @@ class Server(uvicorn.Server):
         nothing = Quick(self._registry, self._app.metrics, -1, self._telemetry)
 
         def connected() -> asyncio.Protocol:
-            protocol = make(
-                config=self.config, server_state=self.server_state, app_state={}, _loop=self._loop, quick=nothing, shared=Shared()
-            )
+            protocol = make(**self._made_with(), quick=nothing, shared=Shared(), balance=None)
             protocol.app = answers
             return protocol
 
         return connected
+
+    def _made_with(self) -> dict[str, Any]:
+        """What uvicorn gives to each connection."""
+        return {"config": self.config, "server_state": self.server_state, "app_state": {}, "_loop": self._loop}
 
     def _orphaned(self, sentinel: int) -> None:
         self._loop.remove_reader(sentinel)
@@ -172,6 +182,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let requests in flight end, and tell those that did not in time."""
+        if self._balance is not None:
+            self._balance.close()
         closing = asyncio.ensure_future(self._rpc.close(self._settings.drain_seconds)) if self._rpc is not None else None
         await super().shutdown(sockets)
         for connection in self._connections():

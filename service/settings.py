@@ -196,6 +196,11 @@ class Settings(BaseSettings):
             raise ValueError("gRPC needs a port of its own, other than --port")
         return port
 
+    @property
+    def balanced(self) -> bool:
+        """Whether connections are spread evenly over workers: gRPC's are few and busy, encrypted ones cannot change hands."""
+        return self.grpc_port is None and self.tls_certificate is None
+
     def memory(self, meanwhile: Path | None = None) -> Memory:
         """Where rollouts are remembered; `meanwhile` is for workers of one service that has no folder. Raises MemoryFault."""
         lasting = self.rollout_state is not None

@@ -76,14 +76,22 @@ def test_every_instance_is_proven(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cores", "workers", "sessions"),
-    [(1, 1, 1), (2, 1, 2), (16, 1, 4), pytest.param(2, 2, 2, id="few connections may all have come to one worker"), (16, 8, 2)],
+    ("cores", "settings", "sessions"),
+    [
+        (1, {}, 1),
+        (2, {}, 2),
+        (16, {}, 4),
+        (2, {"workers": 2}, 1),
+        (16, {"workers": 8}, 2),
+        pytest.param(2, {"workers": 2, "grpc_port": 1}, 2, id="few connections may all have come to one worker"),
+        pytest.param(2, {"workers": 2, "tls_certificate": "tls.crt"}, 2, id="so may encrypted ones"),
+    ],
 )
-def test_a_model_worth_a_thread_has_sessions_by_the_cores(tmp_path, monkeypatch, cores, workers, sessions):
+def test_a_model_worth_a_thread_has_sessions_by_the_cores(tmp_path, monkeypatch, cores, settings, sessions):
     monkeypatch.setattr("service.loading.cores", lambda: cores)
     monkeypatch.setattr("service.loading.INLINE_SECONDS", 0.0)
     micro.publish_double(tmp_path)
-    assert len(loaded(tmp_path, workers=workers).sessions) == sessions
+    assert len(loaded(tmp_path, **settings).sessions) == sessions
 
 
 @pytest.mark.parametrize(("cores", "instances", "threads"), [(1, 1, 1), (2, 1, 2), (8, 1, 8), (8, 2, 4), (8, 9, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -61,6 +63,24 @@ def workers(server):
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(server.process.pid)], capture_output=True, text=True, check=True
     )
     return [int(line.split()[0]) for line in found.stdout.splitlines() if "spawn_main" in line]
+
+
+def test_connections_are_spread_evenly_over_the_workers(server):
+    def open_sockets():
+        folders = [Path(f"/proc/{pid}/fd") for pid in workers(server)]
+        return [sum(str(entry.readlink()).startswith("socket:") for entry in folder.iterdir()) for folder in folders]
+
+    host, port = server.address.split(":")
+    before = open_sockets()
+    connections = [http.client.HTTPConnection(host, int(port), timeout=30) for _ in range(12)]
+    try:
+        for connection in connections:
+            connection.request("POST", "/models/double/predict", ROW)
+            assert connection.getresponse().read()
+        assert [now - then for now, then in zip(open_sockets(), before, strict=True)] == [6, 6]
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 def test_requests_and_statistics_of_all_workers_are_added_up(server):
