@@ -57,6 +57,8 @@ class OpenVINOSession(Session):
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
+            # bound to a core, sessions of several processes would all be bound to the same one
+            "ENABLE_CPU_PINNING": False,
             # without the hint a CPU that has bf16 uses it unasked
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         }

@@ -46,9 +46,12 @@ class Backlog:
         self.rows -= work.rows
         self.seconds = self.seconds - work.seconds if self.rows else 0.0
 
-    def take(self, now: float) -> list[Work]:
-        """Take the next batch out; none where all that waits has expired by `now`."""
-        works = form(self._works, self._limit, now, self._apart)
+    def take(self, now: float, most: int | None = None) -> list[Work]:
+        """Take the next batch out, at most `most` rows unless its first work has more; none where all has expired by `now`."""
+        limit = self._limit if most is None else min(most, self._limit)
+        if self._works:
+            limit = self._costs.worth(min(limit, self.rows), self._works[0].bucket)
+        works = form(self._works, limit, now, self._apart)
         for work in works:
             self.rows -= work.rows
             self.seconds -= work.seconds

@@ -259,10 +259,18 @@ class Batcher:
             now = time.monotonic()
             if reason != "window" and self._limits.queue_delay and not self._due(now):
                 return
-            works = self._backlog.take(now)
+            works = self._backlog.take(now, self._fair_share())
             if not works:
                 break
             self._run(works, reason)
+
+    def _fair_share(self) -> int:
+        """Rows of the next batch, at most: a session that took all that waits would leave the others nothing to do."""
+        sessions = len(self._workers)
+        if sessions < 2:
+            return self._max_rows
+        under_way = sum([running.rows for running in self._running])
+        return -(-(self._backlog.rows + under_way) // sessions)
 
     def _due(self, now: float) -> bool:
         """Whether a batch may leave: it is full, or its first work has waited `queue_delay`. If not, it will be woken."""

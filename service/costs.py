@@ -17,6 +17,7 @@ class Costs:
         """`measured` holds some sizes: those between them take what lies between, or, with `whole_buckets`, as long as the next."""
         self.slowness = 1.0
         self._length = signature.length
+        self._sizes = signature.batch.buckets if whole_buckets else ()
         self._buckets: dict[int, int] = {}
         self._seconds: dict[int | None, list[float]] = {}  # by rows, from 0 to those of the largest batch
         self._per_row: dict[int | None, float] = {}  # in the batch size that is best for it
@@ -45,6 +46,13 @@ class Costs:
         if seconds is None:
             return math.inf
         return seconds[rows] if rows < len(seconds) else seconds[-1]
+
+    def worth(self, rows: int, bucket: int | None) -> int:
+        """How many of so many rows that wait the next batch should take: fewer where filling it up to its bucket costs more than a
+        smaller one that is full, and the rest after it.
+        """
+        full = max((size for size in self._sizes if size <= rows), default=rows)
+        return full if rows * self.of(full, bucket) < full * self.of(rows, bucket) < math.inf else rows
 
     def share(self, rows: int, bucket: int | None) -> float:
         """What so many rows add to a full batch of their like."""

@@ -91,7 +91,8 @@ class ServedModel:
             ),
             metrics.observer(self.name, self.version, self.statistics, self.provider),
             self._lost,
-            whole_buckets=way.candidate.device == "cuda",
+            # ONNX Runtime's CPU kernels take any size; others plan, compile or capture each size as they first meet it.
+            whole_buckets=(way.candidate.backend, way.candidate.device) != ("onnxruntime", "cpu"),
             tracer=None if traces is None else traces.of(self.name, self.version, self.provider, self.manifest.signature.batch),
         )
         for session in loaded.sessions:

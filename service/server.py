@@ -36,7 +36,7 @@ from service.siblings import Siblings, socket_of
 
 log = logging.getLogger("quartet")
 
-SWITCH_SECONDS = 0.5e-3  # a session's thread that waits for the interpreter gets it after that, instead of Python's 5 ms
+SWITCH_SECONDS = 0.1e-3  # a session's thread that has its outputs waits as long for the interpreter, instead of Python's 5 ms
 
 
 @dataclass(frozen=True)

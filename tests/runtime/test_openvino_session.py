@@ -30,6 +30,11 @@ def test_every_promised_shape_is_answered_in_any_order(mean):
 
 
 @installed
+def test_no_run_is_bound_to_a_core_to_which_other_processes_bind_theirs(mean):
+    assert mean._compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+@installed
 def test_an_answer_is_not_overwritten_by_the_next_run(mean):
     ones = {"sequence": np.ones((1, 2, 1), np.float32), "mask": np.ones((1, 2), bool)}
     first = mean.run(ones)["values"]

@@ -429,6 +429,15 @@ def test_two_sessions_run_two_batches_at_once():
     run(scenario, sessions=2)
 
 
+@pytest.mark.parametrize(("sessions", "batches"), [(1, [[8]]), (2, [[4], [4]]), (3, [[3], [3], [2]])])
+def test_rows_that_come_at_once_are_shared_out_to_all_idle_sessions(sessions, batches):
+    async def scenario(bench):
+        await asyncio.gather(*(bench.ask(value) for value in range(8)))
+
+    bench = run(scenario, sessions=sessions)
+    assert sorted((session.batches for session in bench.sessions), reverse=True) == batches
+
+
 def test_a_session_that_dies_is_replaced_and_those_that_were_on_it_are_answered_all_the_same():
     async def scenario(bench):
         requests = [bench.ask(value) for value in (1, 2, Session.DEADLY, 4)]

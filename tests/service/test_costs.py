@@ -30,10 +30,25 @@ def test_what_was_not_measured_takes_forever(whole):
     assert costs.of(1, 4) == math.inf
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_sequences_of_one_length_fill_a_batch_whatever_it_is_measured_to_cost(whole):
-    backlog = Backlog(BATCH.max, Costs(MEAN, LINEAR, whole), apart=True)
+def test_sequences_of_one_length_fill_a_batch_whatever_it_is_measured_to_cost():
+    backlog = Backlog(BATCH.max, Costs(MEAN, LINEAR), apart=True)
     for order in range(BATCH.max + 3):
         backlog.add(Work({}, 1, LENGTH.buckets[-1], caller=None, order=order))
     assert len(backlog.take(0.0)) == BATCH.max
     assert len(backlog.take(0.0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("per_row", "batches"),
+    [
+        pytest.param(1.0, [4, 2, 1], id="filling up costs more than it brings"),
+        pytest.param(0.0, [7], id="filling up costs nothing"),
+    ],
+)
+def test_a_batch_is_filled_up_to_its_bucket_only_where_that_pays(per_row, batches):
+    measured = {(rows, None): 0.1 + per_row * rows for rows in BATCH.buckets}
+    backlog = Backlog(BATCH.max, Costs(DOUBLE, measured, whole_buckets=True), apart=False)
+    for order in range(7):
+        backlog.add(Work({}, 1, None, caller=None, order=order))
+    assert [len(backlog.take(0.0)) for _ in batches] == batches
+    assert not len(backlog)
