@@ -17,7 +17,7 @@ class Backlog:
         """`limit` is the most rows of a batch; with `apart`, for sequences, lengths that do not go together run in turn."""
         self._limit = limit
         self._costs = costs
-        self._apart = costs.of if apart else None
+        self._apart = costs.smooth if apart else None
         self._works: list[Work] = []
         self.rows = 0
         self.seconds = 0.0

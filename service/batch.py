@@ -107,9 +107,9 @@ class Answer(NamedTuple):
 def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | None = None) -> list[Work]:
     """Take the next batch, at most `limit` rows, out of the queue; what has expired by `now` is left to whoever tells its caller.
 
-    The first is always taken, so none can starve. With `cost`, for sequences, one of the next 256 that is of another length joins
-    only if that takes no longer than to run it apart: a single long sequence would have all short ones padded to it. What was on a
-    session when it was lost runs alone.
+    The first is always taken, so none can starve. With `cost`, for sequences, one of the next 256 joins only if
+    that takes no longer than to run it apart: a single long sequence would have all short ones padded to it. What was on a session
+    when it was lost runs alone.
     """
     batch: list[Work] = []
     left: list[Work] = []
@@ -122,9 +122,7 @@ def form(queue: list[Work], limit: int, now: float = -math.inf, cost: Cost | Non
         if batch:
             joint = work.bucket if longest is None else max(longest, work.bucket or 0)
             apart = (rows + work.rows > limit or work.retried) or (
-                cost is not None
-                and work.bucket != longest
-                and cost(rows + work.rows, joint) > cost(rows, longest) + cost(work.rows, work.bucket)
+                cost is not None and cost(rows + work.rows, joint) > cost(rows, longest) + cost(work.rows, work.bucket)
             )
             if apart:
                 left.append(work)

@@ -9,6 +9,9 @@ import numpy as np
 
 from modelrepo.tensors import Signature
 
+OVERHEAD = 200e-6  # seconds of a batch besides its session's: to form it, to hand it to a thread and back, to share it out
+NEAR = 1.02  # times the least that rows can take: as good, and the first of them are answered sooner
+
 
 class Costs:
     """Seconds by rows and the bucket of their length, while nothing else ran; `slowness` is how much longer it takes now."""
@@ -17,18 +20,20 @@ class Costs:
         """`measured` holds some sizes: those between them take what lies between, or, with `whole_buckets`, as long as the next."""
         self.slowness = 1.0
         self._length = signature.length
-        self._sizes = signature.batch.buckets if whole_buckets else ()
         self._buckets: dict[int, int] = {}
         self._seconds: dict[int | None, list[float]] = {}  # by rows, from 0 to those of the largest batch
+        self._smooth: dict[int | None, list[float]] = {}  # the same without steps
+        self._worth: dict[int | None, list[int]] = {}
         self._per_row: dict[int | None, float] = {}  # in the batch size that is best for it
         batch = signature.batch
         every = range(batch.max + 1)
         for bucket in {bucket for _, bucket in measured}:
             points = {rows: seconds for (rows, length), seconds in sorted(measured.items()) if length == bucket}
-            if whole_buckets:
-                self._seconds[bucket] = [points.get(batch.bucket(rows), math.inf) for rows in every]
-            else:
-                self._seconds[bucket] = np.interp(every, [*points], [*points.values()], right=math.inf).tolist()
+            smooth = np.interp(every, [*points], [*points.values()], right=math.inf).tolist()
+            steps = [points.get(batch.bucket(rows), math.inf) for rows in every]
+            self._smooth[bucket] = smooth
+            self._seconds[bucket] = steps if whole_buckets else smooth
+            self._worth[bucket] = _worth(self._seconds[bucket])
             self._per_row[bucket] = min(seconds / rows for rows, seconds in points.items())
 
     def bucket(self, length: int | None) -> int | None:
@@ -42,17 +47,18 @@ class Costs:
 
     def of(self, rows: int, bucket: int | None) -> float:
         """Of a batch; forever where nothing was measured. Rows beyond the largest batch do not count."""
-        seconds = self._seconds.get(bucket)
-        if seconds is None:
-            return math.inf
-        return seconds[rows] if rows < len(seconds) else seconds[-1]
+        return _at(self._seconds, rows, bucket)
+
+    def smooth(self, rows: int, bucket: int | None) -> float:
+        """The same where more rows are to come, which will fill a bucket up."""
+        return _at(self._smooth, rows, bucket)
 
     def worth(self, rows: int, bucket: int | None) -> int:
-        """How many of so many rows that wait the next batch should take: fewer where filling it up to its bucket costs more than a
-        smaller one that is full, and the rest after it.
+        """How many of so many rows that wait the next batch should have, so that all are done soonest: long sequences are too much
+        for a cache in large batches, and a bucket that is hardly begun is not worth filling up.
         """
-        full = max((size for size in self._sizes if size <= rows), default=rows)
-        return full if rows * self.of(full, bucket) < full * self.of(rows, bucket) < math.inf else rows
+        found = self._worth.get(bucket)
+        return rows if found is None else found[min(rows, len(found) - 1)]
 
     def share(self, rows: int, bucket: int | None) -> float:
         """What so many rows add to a full batch of their like."""
@@ -62,3 +68,28 @@ class Costs:
         """A batch that should have taken `expected` took `seconds`."""
         if 0 < expected < math.inf:
             self.slowness += 0.1 * (seconds / expected - self.slowness)
+
+
+def _at(table: Mapping[int | None, list[float]], rows: int, bucket: int | None) -> float:
+    seconds = table.get(bucket)
+    if seconds is None:
+        return math.inf
+    return seconds[rows] if rows < len(seconds) else seconds[-1]
+
+
+def _worth(seconds: list[float]) -> list[int]:
+    """For each number of rows, how many of them the first batch should have.
+
+    The smallest of those with which both a row, and all rows in the best batches after it, take about the least time that they can.
+    """
+    batch = np.array(seconds) + OVERHEAD
+    sizes = np.arange(1, len(seconds))
+    a_row = batch[1:] / sizes
+    total = np.zeros(len(seconds))
+    found = [0]
+    for rows in sizes:
+        totals = batch[1 : rows + 1] + total[rows - 1 :: -1]
+        total[rows] = totals.min()
+        good = (a_row[:rows] <= NEAR * a_row[:rows].min()) & (totals <= NEAR * total[rows])
+        found.append(int(good.argmax()) + 1 if good.any() else int(rows))
+    return found

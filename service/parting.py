@@ -31,19 +31,20 @@ def part(signature: Signature, costs: Costs, inputs: Mapping[str, Array], rows: 
         lengths = inputs[signature.mask.name].sum(axis=1)
         buckets = np.array([costs.bucket(int(real)) for real in lengths])
     if buckets is None or lengths is None or buckets.min() == buckets.max():
-        return _chunks(signature, inputs, rows, costs.bucket(length))
+        return _chunks(signature, costs, inputs, rows, costs.bucket(length))
     found, counts = np.unique(buckets, return_counts=True)
     parts: list[Part] = []
     for first, last in _groups(costs, signature.batch.max, found.tolist(), counts.tolist()):
         (at,) = np.nonzero((buckets >= found[first]) & (buckets <= found[last]))
         longest = int(lengths[at].max())
         own = {spec.name: spec.resized(inputs[spec.name][at], longest) for spec in signature.inputs}
-        parts += [chunk._replace(at=at[chunk.at]) for chunk in _chunks(signature, own, len(at), int(found[last]))]
+        parts += [chunk._replace(at=at[chunk.at]) for chunk in _chunks(signature, costs, own, len(at), int(found[last]))]
     return parts
 
 
-def _chunks(signature: Signature, inputs: Mapping[str, Array], rows: int, bucket: int | None) -> list[Part]:
-    most = signature.batch.max
+def _chunks(signature: Signature, costs: Costs, inputs: Mapping[str, Array], rows: int, bucket: int | None) -> list[Part]:
+    """Rows of one bucket. Sequences go by as many as are worth a batch; rows without a length gain too little by that."""
+    most = signature.batch.max if bucket is None else min(signature.batch.max, costs.worth(rows, bucket))
     if rows <= most:
         return [Part(slice(0, rows), inputs, rows, bucket)]
     return [
