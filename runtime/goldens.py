@@ -82,6 +82,11 @@ def costs(session: Session, inputs: Tensors) -> dict[tuple[int, int | None], flo
     return measured
 
 
+def smallest(signature: Signature, inputs: Tensors) -> Tensors:
+    """The first golden row as the smallest batch that the model takes."""
+    return at(signature, inputs, np.zeros(signature.batch.min, np.int64), signature.length.min if signature.length else None)
+
+
 def _rows_up_to(signature: Signature, inputs: Mapping[str, Array], length: int | None) -> np.ndarray:
     """Indices of the golden rows whose sequences are at most `length` long; all of them without sequences."""
     rows = len(next(iter(inputs.values())))

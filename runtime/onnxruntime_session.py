@@ -76,17 +76,26 @@ class OnnxRuntimeSession(Session):
         _compare([arg for name, arg in found.items() if name not in more], signature.outputs, path)
         self._session: ort.InferenceSession | None = session
         self._outputs = [spec.name for spec in signature.outputs]
+        self._device = device
         self.provider = f"onnxruntime-{device}"
 
     def _run(self, inputs: Mapping[str, Array]) -> Tensors:
         return self._answer(inputs, self._outputs)
 
-    def _answer(self, inputs: Mapping[str, Array], names: list[str]) -> Tensors:
+    def trim(self, inputs: Mapping[str, Array]) -> None:
+        """On the CPU. A GPU's memory is nobody else's, and to claim it again would stop all that runs there."""
+        if self._device == "cpu":
+            options = ort.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self.signature.check(inputs)
+            self._answer(inputs, self._outputs, options)
+
+    def _answer(self, inputs: Mapping[str, Array], names: list[str], options: ort.RunOptions | None = None) -> Tensors:
         """The outputs of these names, for checked inputs. Raises SessionError."""
         if self._session is None:
             raise SessionError("the session is closed")
         try:
-            answers = self._session.run(names, dict(inputs))
+            answers = self._session.run(names, dict(inputs), options)
         except ERRORS as error:
             raise SessionError(f"ONNX Runtime failed: {error}") from error
         return dict(zip(names, answers, strict=True))

@@ -50,6 +50,12 @@ class Session(ABC):
     def _run(self, inputs: Mapping[str, Array]) -> Tensors:
         """Run checked inputs."""
 
+    def trim(self, inputs: Mapping[str, Array]) -> None:  # noqa: B027  # most backends have nothing to give back
+        """Run a small batch, and give back what memory larger ones took and this one does not need, where the backend keeps it.
+
+        Raises as `run` does.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the session holds. Calling it twice is harmless; running afterwards is an error."""

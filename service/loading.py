@@ -118,6 +118,8 @@ def load(published: ModelVersion, settings: Settings, progress: Progress = lambd
             measured = _costs(manifest, candidate, sessions[0], golden_rows[0], threads)
             while len(sessions) < (settings.instances or _sessions(candidate, measured, most)):
                 sessions.append(way.open(progress))
+            for session in sessions:
+                session.trim(goldens.smallest(manifest.signature, golden_rows[0]))
         except BaseException as error:
             for session in sessions:
                 session.close()

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, save
 
 from modelrepo.errors import OutOfRange, WrongTensor
 from runtime import cuda
@@ -22,6 +26,32 @@ def test_it_answers_every_batch_size(double):
         x = np.random.default_rng(rows).random((rows, 2)).astype(np.float32)
         np.testing.assert_array_equal(double.run({"x": x})["logits"], 2 * x)
     assert double.provider == "onnxruntime-cpu"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory is resident")
+def test_what_a_large_batch_took_is_given_back_and_can_be_had_again(tmp_path):
+    """Each row is widened to two million numbers, 8 MiB, before they are summed up."""
+    wide = 2**21
+    ones = helper.make_tensor("ones", TensorProto.FLOAT, [2, wide], np.ones(2 * wide, np.float32))
+    nodes = [helper.make_node("MatMul", ["x", "ones"], ["wide"]), helper.make_node("ReduceMean", ["wide"], ["mean"], axes=[1])]
+    nodes += [helper.make_node("Mul", ["x", "one"], ["same"]), helper.make_node("Mul", ["mean", "zero"], ["nothing"])]
+    nodes.append(helper.make_node("Add", ["same", "nothing"], ["logits"]))
+    single = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in (("one", 2.0), ("zero", 0.0))]
+    x, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("x", "logits"))
+    graph = helper.make_graph(nodes, "wide", [x], [logits], [ones, *single])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+    rows = np.ones((8, 2), np.float32)
+    with OnnxRuntimeSession(tmp_path / "model.onnx", micro.DOUBLE, "cpu") as session:
+        for size in (1, 8):
+            session.run({"x": rows[:size]})
+        before = resident()
+        session.trim({"x": rows[:1]})
+        assert before - resident() > 32
+        np.testing.assert_array_equal(session.run({"x": rows})["logits"], 2 * rows)
 
 
 def test_it_refuses_what_the_signature_does_not_have(double):
