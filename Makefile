@@ -87,7 +87,7 @@ gpu-check: models .venv/.test  ## on a machine with a GPU: its tests, exports an
 	@$(PY) -c 'import sys; from runtime import cuda; sys.exit(not cuda.available() and "no NVIDIA GPU is visible: check nvidia-smi")'
 	@{ nvidia-smi && $(PY) -m pytest -m gpu \
 	&& $(PY) -m export $(RUNS) --repository models --reuse \
-	&& $(PY) -m export.benchmark --repository models --model $(notdir $(RUNS)); echo "exit status $$?"; } 2>&1 | tee gpu-check.txt
+	&& $(PY) -m export.benchmark --repository models --model $(notdir $(RUNS)) --runs runs; echo "exit status $$?"; } 2>&1 | tee gpu-check.txt
 	@tail -n 1 gpu-check.txt | grep -q ' 0$$'
 
 screenshots: models .venv/.test  ## pictures of every view of the page at /, wide and narrow, light and dark, in build/screenshots/

@@ -1,7 +1,8 @@
 """`python -m export.benchmark --repository models --model NAME [NAME …]`: each way to serve against fp32 under ONNX Runtime.
 
-All of them run in turn, again and again, on one thread and on golden rows, so that a machine which changes its speed changes
-it for all; the table gives the median of the rounds and what it costs in the test metric. Needs no PyTorch.
+All of them run in turn, again and again, on golden rows, on one thread where they run on the CPU, so that a machine which changes
+its speed changes it for all; the table gives the median of the rounds and what it costs in the test metric. Needs no PyTorch,
+unless `--runs` names the folder of the models' runs: then PyTorch is timed beside them, eager and compiled.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from modelrepo.errors import QuartetError
-from modelrepo.manifest import Candidate
 from modelrepo.repository import ModelVersion, Repository
 from modelrepo.tensors import Tensors
 from runtime.goldens import at
@@ -29,55 +32,81 @@ ROUNDS = 25
 SECONDS = 0.05  # of one way in one round
 
 
+@dataclass
+class Timed:
+    """One way to run a model, and its rows a second, round by round; `base` is what all are held against."""
+
+    session: Session
+    precision: str
+    file: str
+    change: str
+    base: bool = False
+    rates: list[float] = field(default_factory=list)
+
+
 def main(arguments: list[str]) -> int:
     """Print a table for each model; 0 on success, 1 with a message where a version cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m export.benchmark", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repository", required=True, help="folder that `python -m export` published to")
     parser.add_argument("--model", required=True, nargs="+", help="models, newest version")
     parser.add_argument("--batch", type=int, default=32, help="rows a run (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=Path, help="folder with the models' runs, each by the name of its model: PyTorch is timed, too"
+    )
     chosen = parser.parse_args(arguments)
     here = machine()
     console = Console()
     print(f"{here.processor}, {here.cores} cores, one thread; {here.gpu or 'no GPU'}; batch {chosen.batch}")
     for model in chosen.model:
         try:
-            console.print(compare(Repository(chosen.repository).open(model), chosen.batch))
+            run = None if chosen.runs is None else chosen.runs / model
+            console.print(compare(Repository(chosen.repository).open(model), chosen.batch, run))
         except QuartetError as error:
             print(f"benchmark: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-def compare(version: ModelVersion, batch: int) -> Table:
-    """Rows a second of every way to serve that this machine can run, and its ratio to fp32 under ONNX Runtime."""
+def compare(version: ModelVersion, batch: int, run: Path | None = None) -> Table:
+    """Rows a second of every way to serve that this machine can run, and its ratio to fp32 under ONNX Runtime.
+
+    With its `run`, also of PyTorch. Raises ExportError where that cannot be read.
+    """
     feed = _feed(version, batch)
-    rates: list[tuple[Candidate, list[float]]] = []
+    timed: list[Timed] = []
     with ExitStack() as held:
-        sessions: list[Session] = []
         for path, artifact, candidate in version.ways():
             try:
-                sessions.append(held.enter_context(open_session(path, artifact, candidate, version.manifest.signature)))
-                rates.append((candidate, []))
+                session = held.enter_context(open_session(path, artifact, candidate, version.manifest.signature))
             except SessionError:
                 continue  # the export's own table says why
-        for session in sessions:
-            session.run(feed)
+            change = "not measured" if candidate.parity is None else f"{0.0 - 100 * candidate.parity.loss:+.2f} points"
+            base = candidate.artifact == version.manifest.onnx.file.path and candidate.provider == "onnxruntime-cpu"
+            timed.append(Timed(session, candidate.precision, candidate.artifact, change, base))
+        timed += [Timed(held.enter_context(session), "fp32", how, "") for how, session in _pytorch(run)]
+        for each in timed:
+            each.session.run(feed)
         for _ in range(ROUNDS):
-            for session, (_, measured) in zip(sessions, rates, strict=True):
-                measured.append(batch / _seconds(session, feed))
-    base = next(rate for candidate, rate in rates if _is_base(version, candidate))
+            for each in timed:
+                each.rates.append(batch / _seconds(each.session, feed))
+    reference = next(each.rates for each in timed if each.base)
     table = Table("runs on", "precision", "file", "rows/s", "against fp32", "test metric", box=None, header_style="bold")
     table.title = f"{version.name}:{version.version}"
-    for candidate, rate in rates:
-        ratio = statistics.median(mine / its for mine, its in zip(rate, base, strict=True))
-        change = "not measured" if candidate.parity is None else f"{0.0 - 100 * candidate.parity.loss:+.2f} points"
-        rows = f"{statistics.median(rate):,.0f}"
-        table.add_row(candidate.provider, candidate.precision, candidate.artifact, rows, f"{ratio:.2f}", change)
+    for each in timed:
+        ratio = statistics.median(mine / its for mine, its in zip(each.rates, reference, strict=True))
+        rows = f"{statistics.median(each.rates):,.0f}"
+        table.add_row(each.session.provider, each.precision, each.file, rows, f"{ratio:.2f}", each.change)
     return table
 
 
-def _is_base(version: ModelVersion, candidate: Candidate) -> bool:
-    return candidate.artifact == version.manifest.onnx.file.path and candidate.provider == "onnxruntime-cpu"
+def _pytorch(run: Path | None) -> Iterator[tuple[str, Session]]:
+    """The model of a run under PyTorch, by how it runs."""
+    if run is not None:
+        from export.original import load  # PyTorch, which nobody else here needs
+        from export.pytorch_session import PyTorchSession
+
+        for how in ("eager", "torch.compile"):
+            yield how, PyTorchSession(load(run).model, compiled=how != "eager")
 
 
 def _feed(version: ModelVersion, batch: int) -> Tensors:

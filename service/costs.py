@@ -60,6 +60,14 @@ class Costs:
         found = self._worth.get(bucket)
         return rows if found is None else found[min(rows, len(found) - 1)]
 
+    def parts(self, rows: int, bucket: int | None) -> list[int]:
+        """So many rows, no more than the largest batch holds, in as many batches as take the least time."""
+        found: list[int] = []
+        while (left := rows - sum(found)) > 0:
+            found.append(self.worth(left, bucket))
+        apart = sum(self.of(size, bucket) + OVERHEAD for size in found)
+        return found if apart < self.of(rows, bucket) + OVERHEAD else [rows]
+
     def share(self, rows: int, bucket: int | None) -> float:
         """What so many rows add to a full batch of their like."""
         return rows * self._per_row.get(bucket, 0.0)
@@ -91,5 +99,5 @@ def _worth(seconds: list[float]) -> list[int]:
         totals = batch[1 : rows + 1] + total[rows - 1 :: -1]
         total[rows] = totals.min()
         good = (a_row[:rows] <= NEAR * a_row[:rows].min()) & (totals <= NEAR * total[rows])
-        found.append(int(good.argmax()) + 1 if good.any() else int(rows))
+        found.append(1 + int(good.argmax() if good.any() else totals.argmin()))
     return found

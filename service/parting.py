@@ -43,19 +43,19 @@ def part(signature: Signature, costs: Costs, inputs: Mapping[str, Array], rows: 
 
 
 def _chunks(signature: Signature, costs: Costs, inputs: Mapping[str, Array], rows: int, bucket: int | None) -> list[Part]:
-    """Rows of one bucket. Sequences go by as many as are worth a batch; rows without a length gain too little by that."""
-    most = signature.batch.max if bucket is None else min(signature.batch.max, costs.worth(rows, bucket))
-    if rows <= most:
+    """Rows of one bucket, as many as a batch holds; sequences by as many as are worth one."""
+    most = signature.batch.max
+    sizes = [most] * (rows // most) + ([rows % most] if rows % most else [])
+    if bucket is not None:
+        sizes = [part for size in sizes for part in costs.parts(size, bucket)]
+    if len(sizes) == 1:
         return [Part(slice(0, rows), inputs, rows, bucket)]
-    return [
-        Part(
-            slice(start, min(start + most, rows)),
-            {name: array[start : start + most] for name, array in inputs.items()},
-            min(most, rows - start),
-            bucket,
-        )
-        for start in range(0, rows, most)
-    ]
+    parts, start = [], 0
+    for size in sizes:
+        at = slice(start, start + size)
+        parts.append(Part(at, {name: array[at] for name, array in inputs.items()}, size, bucket))
+        start += size
+    return parts
 
 
 def _groups(costs: Costs, most: int, buckets: list[int], counts: list[int]) -> list[tuple[int, int]]:

@@ -335,7 +335,7 @@ class Call:
     def _identity(self) -> Identity:
         head, read = self._head, getattr(self, "_read", None)
         request = Identity(head.request_id, head.trace and head.trace[0])
-        request.found(read.id if isinstance(read, v2.Request) else None)
+        request.found(None if isinstance(read, Instances) or read is None else read.id)
         request.model, request.version = self._model.name, self._model.version
         return request
 
