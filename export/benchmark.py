@@ -102,9 +102,12 @@ def compare(version: ModelVersion, batch: int, run: Path | None = None) -> Table
 def _pytorch(run: Path | None) -> Iterator[tuple[str, Session]]:
     """The model of a run under PyTorch, by how it runs."""
     if run is not None:
-        from export.original import load  # PyTorch, which nobody else here needs
+        import torch  # which nobody else here needs
+
+        from export.original import load
         from export.pytorch_session import PyTorchSession
 
+        torch.set_num_threads(1)
         for how in ("eager", "torch.compile"):
             yield how, PyTorchSession(load(run).model, compiled=how != "eager")
 
