@@ -1,6 +1,4 @@
-"""The way of a short request stays short: counted in calls and in memory, and timed against uvicorn answering a constant in the same
-second.
-"""
+"""The way of a short request stays short: counted in calls and memory, and timed against uvicorn's constant answer of that second."""
 
 from __future__ import annotations
 

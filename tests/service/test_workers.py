@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +166,31 @@ def test_what_cannot_start_ends_all_of_them_with_a_message(tmp_path):
     assert done.returncode != 0
     assert "give the folder that `python -m export` published to" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_no_connection_that_changes_hands_is_lost_when_they_end(tmp_path):
+    """Each request comes over a connection of its own, from before SIGTERM until the delay is nearly over."""
+    micro.publish_double(tmp_path)
+    with serving(tmp_path, "--workers", "2", "--drain-delay", "1") as running:
+        over = threading.Event()
+
+        def go_on():
+            statuses = []
+            while not over.is_set():
+                statuses.append(get(running, "/models/double/predict", ROW)[0])
+            return statuses
+
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(go_on) for _ in range(4)]
+            while counted(running, "quartet_requests_total") < 200:
+                pass
+            running.process.send_signal(signal.SIGTERM)
+            over.wait(0.7)
+            over.set()
+            statuses = [status for asked in asking for status in asked.result()]
+        assert len(statuses) > 200
+        assert set(statuses) == {200}
+        assert running.process.wait(30) == 0
 
 
 def test_sigterm_is_told_over_both_ports_while_they_still_answer_and_ends_all_of_them_in_good_order(tmp_path):
