@@ -40,6 +40,7 @@ class RpcServer:
         self._registry = registry
         self._settings = settings
         self._inference = Inference(registry, telemetry, guard)
+        self._health: health.Health | None = None
         self._operations = Operations(registry, rollouts, siblings, controlled, guard, telemetry.access)
 
     async def open(self, host: str, port: int) -> int:
@@ -64,11 +65,14 @@ class RpcServer:
         return bound
 
     def tick(self) -> None:
-        """Tell those who watch the server's health how it is."""
-        self._health.tell(self._registry.ready)
+        """Tell those who watch the server's health how it is; nobody does before it is open."""
+        if self._health is not None:
+            self._health.tell(self._registry.ready)
 
     async def close(self, seconds: float) -> None:
         """Take nothing new, and end when all that was accepted is answered, at most `seconds` from now."""
+        if self._health is None:
+            return  # it never was open
         self._inference.leave()
         self._health.leave()
         giving_up = asyncio.get_running_loop().call_later(seconds, self._inference.give_up)

@@ -1,4 +1,4 @@
-"""The way of a short request stays short: counted in calls and memory, and timed against uvicorn's constant answer of that second."""
+"""The way of a short request stays short: counted in calls and memory, and timed against uvicorn answering a constant."""
 
 from __future__ import annotations
 
