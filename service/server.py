@@ -213,6 +213,8 @@ class Server(uvicorn.Server):
         if error := loading.exception():
             self._failure, self.should_exit = error, True
             return
+        if self.should_exit:  # a signal came meanwhile, and the port may be closed again
+            return
         self._telemetry.start()
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
