@@ -108,8 +108,9 @@ def _pytorch(run: Path | None) -> Iterator[tuple[str, Session]]:
         from export.pytorch_session import PyTorchSession
 
         torch.set_num_threads(1)
+        model = load(run).model
         for how in ("eager", "torch.compile"):
-            yield how, PyTorchSession(load(run).model, compiled=how != "eager")
+            yield how, PyTorchSession(model, compiled=how != "eager")
 
 
 def _feed(version: ModelVersion, batch: int) -> Tensors:
