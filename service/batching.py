@@ -2,8 +2,8 @@
 
 Nothing polls, and unless `max_queue_delay` is set nothing waits on a timer. While a session runs one batch the next one fills; an
 idle session starts at the end of the event loop's present turn, with all that arrived in it. A batch that is known to run faster
-than a thread could be woken for it runs right there; any other in the session's own thread. The Batcher adds only time and order to
-the pure functions of `batch.py`; it knows no HTTP and no ONNX.
+than a thread could be woken for it, or that holds up nobody for long, runs right there; any other in the session's own thread. The
+Batcher adds only time and order to the pure functions of `batch.py`; it knows no HTTP and no ONNX.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from service.parting import part
 from service.worker import Worker
 
 INLINE_SECONDS = 200e-6  # about what it costs to hand a batch to a thread and back
+INLINE_ALONE_SECONDS = 2e-3  # the same for the only caller there is: a new connection, or a probe, waits no longer than that
 PRIORITIES = 4  # 1 is served first, 4 last and without one; a lower one waits no longer for it than the seconds below
 HEAD_START = 0.1  # seconds by which one priority may overtake the next
 LAST = HEAD_START * (PRIORITIES - 1)
@@ -184,7 +185,7 @@ class Batcher:
         self._backlog.add(work)
         if self._idle and not self._starting:
             if alone:
-                self._start("idle")
+                self._start("idle", INLINE_ALONE_SECONDS)
             else:
                 self._start_soon("idle")
         if work.deadline < self._alarmed:
@@ -253,7 +254,7 @@ class Batcher:
             self._starting = True
             self._loop.call_soon(self._start, reason)
 
-    def _start(self, reason: Reason) -> None:
+    def _start(self, reason: Reason, inline: float = INLINE_SECONDS) -> None:
         self._starting = False
         while self._idle and self._backlog.rows and not self._starting:  # after a batch in this thread the loop has its turn first
             now = time.monotonic()
@@ -262,7 +263,7 @@ class Batcher:
             works = self._backlog.take(now, self._fair_share())
             if not works:
                 break
-            self._run(works, reason)
+            self._run(works, reason, inline)
 
     def _fair_share(self) -> int:
         """Rows of the next batch, at most: a session that took all that waits would leave the others nothing to do."""
@@ -284,7 +285,8 @@ class Batcher:
         self._window = self._loop.call_later(left, self._start, "window")
         return False
 
-    def _run(self, works: list[Work], reason: Reason) -> None:
+    def _run(self, works: list[Work], reason: Reason, inline: float) -> None:
+        """Run a batch: in this thread, if it takes less than `inline` seconds."""
         worker = self._idle.pop()
         rows = sum([work.rows for work in works])
         seconds = self._costs.of(rows, widest(works))
@@ -292,7 +294,7 @@ class Batcher:
         expected = 0.0 if seconds == math.inf else seconds * self._costs.slowness
         running = Running(worker, works, rows, "full" if rows >= self._max_rows else reason, started, expected)
         self._running.append(running)
-        if seconds < INLINE_SECONDS:
+        if seconds < inline:
             outcome = compute(worker, self._signature, works, rows, self._whole_buckets)
             if self._ended(running, seconds, outcome):
                 self._start_soon("freed")  # what arrived meanwhile comes first into the next

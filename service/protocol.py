@@ -24,6 +24,7 @@ from service import errors
 from service.api.head import Head, read
 from service.api.quick import JSON, Call, Denied, Quick
 from service.balance import Balance
+from service.busy_poll import BusyPoll
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
 
 GONE = "quartet.gone"
@@ -46,6 +47,7 @@ class Shared:
 
     def __init__(self) -> None:
         self.heads: dict[bytes, Known] = {}
+        self.poll = BusyPoll()
         self._defaults: list[tuple[bytes, bytes]] = []
         self._prefix = b""
 
@@ -224,6 +226,7 @@ class Protocol(HttpToolsProtocol):
         self.cycle = cast(RequestResponseCycle, call)
         if not call.response_complete:
             self._call = call  # type: ignore[assignment]  # one that was denied is complete
+            self._shared.poll.found()
         return True
 
     @property
@@ -265,7 +268,9 @@ class Protocol(HttpToolsProtocol):
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
         elif self._expected is None:
-            self._rested = time.monotonic()
+            self._rested = now = time.monotonic()
+            if self.alone:
+                self._shared.poll.rest(self.loop, now)
 
     # The long way
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.admission import Limits
 from service.batch import BatchFacts
-from service.batching import INLINE_SECONDS, Batcher
+from service.batching import INLINE_ALONE_SECONDS, INLINE_SECONDS, Batcher
 from service.errors import DeadlineExceeded, PayloadTooLarge, Refused, Unavailable, Unprocessable
 from service.worker import Worker
 from tests import micro
@@ -150,6 +151,19 @@ def test_a_batch_faster_than_a_thread_hop_runs_in_the_loop_and_any_other_in_its_
     costs = {(1, None): INLINE_SECONDS / 2, (4, None): INLINE_SECONDS * 2}
     threads = run(scenario, costs=costs).session.threads
     assert [thread is threading.main_thread() for thread in threads] == [True, False, False]
+
+
+@pytest.mark.parametrize(("seconds", "inline"), [(INLINE_ALONE_SECONDS / 2, True), (INLINE_ALONE_SECONDS * 2, False)])
+def test_the_only_caller_there_is_gets_its_own_batch_in_the_loop_unless_that_would_hold_up_a_probe(seconds, inline):
+    async def scenario(bench):
+        told = asyncio.get_running_loop().create_future()
+        caller = SimpleNamespace(answered=lambda _work, answer: told.set_result(answer))
+        bench.batcher.offer(caller, {"x": np.ones((1, 2), np.float32)}, 1, alone=True)
+        assert told.done() is inline
+        assert (await told).outputs["logits"].tolist() == [[2, 2]]
+
+    threads = run(scenario, costs={(1, None): seconds}).session.threads
+    assert [thread is threading.main_thread() for thread in threads] == [inline]
 
 
 @given(st.lists(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20), min_size=1, max_size=20))

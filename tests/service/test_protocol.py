@@ -156,6 +156,22 @@ def test_who_hangs_up_before_the_answer_takes_its_rows_along(bench_in):
     bench_in(scenario)
 
 
+def test_only_who_is_alone_keeps_the_loop_awake_after_an_answer(bench_in, monkeypatch):
+    async def scenario(bench):
+        rests = []
+        monkeypatch.setattr(bench.shared.poll, "rest", lambda _loop, now: rests.append(now))
+        protocol, _ = bench.connect()
+        protocol.data_received(PREDICT)
+        await quiet(protocol)
+        assert len(rests) == 1
+        protocol.connections.add("another")
+        protocol.data_received(PREDICT)
+        await quiet(protocol)
+        assert len(rests) == 1
+
+    bench_in(scenario)
+
+
 def test_a_client_that_does_not_read_its_answers_gets_no_more_until_it_does(bench_in):
     async def scenario(bench):
         protocol, transport = bench.connect()
