@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch.export import Dim
 
-from export import rnn
+from export import attention, rnn
 from export.errors import ConversionError
 from modelrepo.tensors import ShapeRange, Signature, Tensors, TensorSpec
 from training.models import Model
@@ -52,7 +52,7 @@ def to_onnx(model: Model, signature: Signature, example: Tensors, path: Path) ->
                 output_names=[spec.name for spec in signature.outputs],
                 opset_version=OPSET,
                 dynamic_shapes=dynamic,
-                custom_translation_table=rnn.TRANSLATIONS,
+                custom_translation_table=attention.TRANSLATIONS | rnn.TRANSLATIONS,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
