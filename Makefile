@@ -30,13 +30,15 @@ BUILD_OPTIONS ?=
 TARGET ?= cpu
 IMAGE ?= quartet
 CURRENT := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Runs what is compiled instead of what lies here.
+COMPILED := PYTHONSAFEPATH=1 PYTHONPATH=build/compiled
 LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock'
 LOCKED := deploy/docker/requirements
 # What all images that serve hold; the one for CPUs is to stay small, and leaves out `capture`.
 SERVED := --extra serve --extra grpc --extra otel --extra remote --extra sign
 AUDITED := cpu gpu gpu-tensorrt
 
-.PHONY: help demo models serve test test-slow fuzz drills loadtest mlperf compare gpu-check lint format clean \
+.PHONY: help demo models serve test test-slow test-compiled compiled fuzz drills loadtest mlperf compare gpu-check lint format clean \
 	screenshots test-deploy image smoke lock audit proto release version
 
 help:  ## list the verbs
@@ -59,6 +61,13 @@ serve: .venv/.run  ## serve what is in models/ on HOST:PORT (127.0.0.1:8000)
 
 test: .venv/.test  ## run the tests
 	@$(PY) -m pytest -n auto --dist loadfile
+
+test-compiled: compiled .venv/.test  ## the tests of the service, with its hot path compiled as in the images
+	@$(COMPILED) $(PY) -m pytest --import-mode=append -n auto --dist loadfile tests/service tests/runtime
+
+compiled: .venv/.compile  ## the code as the images hold it, its hot path compiled to C, in build/compiled/; gcc is to be installed
+	@rm -rf build/compiled build/lib.* build/bdist.* build/temp.*
+	@QUARTET_COMPILE=1 $(PIP) --no-deps --no-build-isolation --target build/compiled .
 
 test-slow: .venv/.test  ## run the tests that take minutes: presets to their floors, every model option through its export
 	@$(PY) -m pytest -m slow -n auto
@@ -161,6 +170,10 @@ endif
 
 .venv/.test: .venv/.run
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/.compile: .venv/.run
+	@$(PIP) -e '.[compile]'
 	@touch $@
 
 .venv/.fuzz: .venv/.test

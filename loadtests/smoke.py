@@ -30,6 +30,7 @@ SIZE = 450  # MB of the image for CPUs
 INSIDE = """
 import json, os, pathlib
 from runtime.machine import cores
+from service import batching
 lines = pathlib.Path("/proc/1/status").read_text().splitlines()
 status = dict(line.split(":", 1) for line in lines if ":" in line)
 try:
@@ -38,7 +39,8 @@ try:
 except OSError:
     written = False
 print(json.dumps({"user": status["Uid"].split()[1], "capabilities": int(status["CapEff"], 16) | int(status["CapBnd"], 16),
-    "locked": status["NoNewPrivs"].strip(), "written": written, "cores": cores(), "machine": len(os.sched_getaffinity(0))}))
+    "locked": status["NoNewPrivs"].strip(), "written": written, "cores": cores(), "machine": len(os.sched_getaffinity(0)),
+    "compiled": batching.__file__.endswith(".so")}))
 """
 
 
@@ -81,6 +83,7 @@ async def _whole(outcome: Outcome, docker: Docker, image: str, path: Path) -> No
         outcome.promise("has no capability, cannot gain any", facts["capabilities"] == 0 and facts["locked"] == "1")
         outcome.promise("cannot write to its root", not facts["written"])
         outcome.promise(f"sees {facts['cores']} core of {facts['machine']}, as its quota says", facts["cores"] == 1)
+        outcome.promise("its hot path is compiled", facts["compiled"])
         await asyncio.to_thread(docker, "exec", container.name, "python", "-I", "-S", "/app/healthcheck.py")
         outcome.promise("its health check passes", True)
         for name in repository.models():

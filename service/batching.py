@@ -185,7 +185,7 @@ class Batcher:
         self._backlog.add(work)
         if self._idle and not self._starting:
             if alone:
-                self._start("idle", INLINE_ALONE_SECONDS)
+                self._start("idle", alone)
             else:
                 self._start_soon("idle")
         if work.deadline < self._alarmed:
@@ -254,7 +254,7 @@ class Batcher:
             self._starting = True
             self._loop.call_soon(self._start, reason)
 
-    def _start(self, reason: Reason, inline: float = INLINE_SECONDS) -> None:
+    def _start(self, reason: Reason, alone: bool = False) -> None:
         self._starting = False
         while self._idle and self._backlog.rows and not self._starting:  # after a batch in this thread the loop has its turn first
             now = time.monotonic()
@@ -263,7 +263,7 @@ class Batcher:
             works = self._backlog.take(now, self._fair_share())
             if not works:
                 break
-            self._run(works, reason, inline)
+            self._run(works, reason, INLINE_ALONE_SECONDS if alone else INLINE_SECONDS)
 
     def _fair_share(self) -> int:
         """Rows of the next batch, at most: a session that took all that waits would leave the others nothing to do."""

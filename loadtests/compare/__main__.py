@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--quartet", action="append", metavar="OPTIONS", help='options for our server, as "--workers 2"; again for one more variant'
     )
+    parser.add_argument("--compiled", action="store_true", help="our server as the images hold it: `make compiled` first")
     parser.add_argument("--seconds", type=float, default=8, help="of each timing (default: %(default)s)")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds of load before each timing (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="(default: %(default)s)")
@@ -65,6 +66,8 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if min(chosen.seconds, chosen.warm_up) < 1 or chosen.rounds < 1:
         parser.error("--seconds, --warm-up and --rounds must be at least 1")
+    if chosen.compiled and not servers.COMPILED.exists():
+        parser.error(f"nothing is compiled in {servers.COMPILED}: make compiled")
     try:
         peers, cases, grown = _peers(chosen.peers), *_cases(chosen.cases)
         wrk.require()
@@ -90,7 +93,7 @@ def _compare(chosen: argparse.Namespace, peers: list[str], cases: list[str], gro
     cache = chosen.cache.expanduser()
     venvs = (chosen.venvs or cache / "venvs").expanduser()
     timed = [case for case in CASES if case.name in cases]
-    ours = servers.quartets(chosen.quartet or [""])
+    ours = servers.quartets(chosen.quartet or [""], chosen.compiled)
     others = [peer for peer in PEERS if peer.name in peers] if timed else []
     models = [model for model in FAMILIES if any(case.model == model for case in timed) or (grown and model == "mlp")]
     versions = _environments(others, venvs)

@@ -58,16 +58,19 @@ class Quartet:
 
     name: str
     way: Literal["fp32", "fastest"]
-    """Plain fp32 under ONNX Runtime, as the peers run it, or what the export found to be fastest and within its gates."""
+    """fp32, as the peers run it, or what the export found to be fastest and within its gates; both under the fastest backend."""
     options: str = ""
     note: str = ""
+    compiled: bool = False
+    """As the images hold it, which `make compiled` writes to build/compiled."""
 
     def process(self, served: Served, venvs: Path, log: Path, repository: Path | None = None) -> Process:
         """The server with this model, or with all of another repository."""
         port = two_free_ports()
         root = repository or (served.fp32 if self.way == "fp32" else served.fastest)
         command = [sys.executable, "-m", "service", "--repository", str(root.resolve()), "--port", str(port), "--device", "cpu"]
-        return Process([*command, "--drain-delay", "0", *shlex.split(self.options)], {"OMP_NUM_THREADS": "1"}, ROOT, log, port)
+        settings = {"OMP_NUM_THREADS": "1", **({"PYTHONSAFEPATH": "1", "PYTHONPATH": str(COMPILED)} if self.compiled else {})}
+        return Process([*command, "--drain-delay", "0", *shlex.split(self.options)], settings, ROOT, log, port)
 
     def interfaces(self, case: Case) -> dict[str, Interface]:
         """Friendly JSON, and beside it the protocol: in JSON, and in binary where a request has many rows."""
@@ -80,6 +83,8 @@ class Quartet:
 
 
 Server = Peer | Quartet
+
+COMPILED = ROOT / "build" / "compiled"
 
 TWO = ("WORKERS", "2")
 # Left alone, its processes have niceness 15 and would give way to the client.
@@ -107,11 +112,11 @@ NAMES = (*(peer.name for peer in PEERS), RAW)
 CEILINGS = ("fixed", RAW)
 
 
-def quartets(options: Sequence[str]) -> list[Quartet]:
+def quartets(options: Sequence[str], compiled: bool = False) -> list[Quartet]:
     """Ours in fp32 and with the fastest way that passed, with each string of options."""
     found = []
     for given in options:
-        suffix = f" {given}" if given else ""
-        found.append(Quartet(f"quartet{suffix}", "fp32", given, "fp32 under ONNX Runtime"))
-        found.append(Quartet(f"quartet-fastest{suffix}", "fastest", given, "fastest way within the gates"))
+        suffix = (" compiled" if compiled else "") + (f" {given}" if given else "")
+        found.append(Quartet(f"quartet{suffix}", "fp32", given, "fp32, fastest backend", compiled))
+        found.append(Quartet(f"quartet-fastest{suffix}", "fastest", given, "fastest way within the gates", compiled))
     return found

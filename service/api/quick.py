@@ -146,7 +146,8 @@ class Declined(ServiceError):
 class Denied:
     """A request that the guard turned away. To uvicorn's protocol it is a cycle that has ended."""
 
-    response_started = response_complete = True
+    response_started = True
+    response_complete = True
     disconnected = False
 
     def __init__(self, connection: Connection, status: int, content: bytes, headers: dict[str, str], keep_alive: bool) -> None:

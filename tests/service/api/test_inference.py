@@ -323,10 +323,10 @@ def test_on_its_way_out_the_server_is_not_ready_and_answers_and_sends_callers_el
 
 def test_the_unforeseen_is_an_opaque_500_with_the_traceback_in_the_log_only(serve, caplog, monkeypatch):
     async def scenario(client):
-        async def broken(*arguments):
+        async def broken(*arguments, **options):
             raise RuntimeError("secret internals")
 
-        monkeypatch.setattr(client.app.registry.get("double").batcher, "submit", broken)
+        monkeypatch.setattr(client.app.registry.get("double"), "infer", broken)
         response = await client.post(INFER, json={"inputs": [X]})
         assert response.status_code == 500
         assert response.json() == {"error": "internal error; the server's log has the details"}

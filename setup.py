@@ -1,0 +1,37 @@
+"""With QUARTET_COMPILE=1, as in the images, most of what a request passes becomes C, by mypyc, from the same annotated files.
+
+Without it, as everywhere else, nothing does, and no compiler is needed. A file that pyproject.toml could ask for would have to name
+mypy among what every build needs; so it comes with the extra `compile`, hence `pip install --no-build-isolation`.
+"""
+
+import os
+import sys
+
+from setuptools import setup
+
+# Pure Python stay: protocol.py, whose attributes mypy believes to be what they were before a call, on which mypyc would rely; and
+# what other classes inherit from.
+COMPILED = [
+    "service/admission.py",
+    "service/backlog.py",
+    "service/batch.py",
+    "service/batching.py",
+    "service/compute.py",
+    "service/costs.py",
+    "service/metrics.py",
+    "service/parting.py",
+    "service/statistics.py",
+    "service/tally.py",
+    "service/api/head.py",
+    "service/api/quick.py",
+    "service/codec/plain.py",
+]
+# An interpreter that has what the files import: whose annotations tell mypy what the values are.
+PYTHON = os.environ.get("QUARTET_COMPILE_PYTHON", sys.executable)
+
+if os.environ.get("QUARTET_COMPILE") == "1":
+    from mypyc.build import mypycify
+
+    setup(ext_modules=mypycify(["--config-file=mypyc.ini", f"--python-executable={PYTHON}", *COMPILED], debug_level="0"))
+else:
+    setup()
