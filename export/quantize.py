@@ -71,8 +71,8 @@ def to_int8(calibration: Calibration, judge: Judge, scheme: Literal["u8s8", "s8s
     """Write the calibrated graph with weights, and what flows into them, in 8 bits to `path`.
 
     Weights have a scale for each channel and use 7 bits: a CPU without VNNI adds pairs of products in 16 bits, and would
-    saturate. Products of two activations, as in attention, stay as they are: 8 bits make them no faster in ONNX Runtime, and OpenVINO
-    2026.4 fails on some. Each method's ranges are tried and the best kept. Raises ConversionError where the quantizer fails.
+    saturate. Products of two activations, as in attention, stay as they are: 8 bits make them no faster in ONNX Runtime, and
+    OpenVINO 2026.4 fails on some. Each method's ranges are tried, the best kept. Raises ConversionError where the quantizer fails.
     """
     errors: dict[str, float] = {}
     options = {

@@ -47,7 +47,7 @@ class Served:
     version: ModelVersion
     """As it was exported: every way to serve it that passed, fastest first."""
     fp32: Path
-    """Repository of the same version in fp32, as the peers serve it, under whichever backend the export found to be fastest."""
+    """Repository of the same version that ONNX Runtime serves in fp32, as the peers do."""
     fastest: Path
     """Repository of the version as it was exported."""
     held_out: Tensors
@@ -58,10 +58,10 @@ class Served:
         """The plain fp32 file, which the peers serve."""
         return self.version.path / self.version.manifest.onnx.file.path
 
-    def way(self, *precisions: str) -> str:
-        """What it is served with on a CPU, of those precisions or, without any, of all."""
-        found = (c for c in self.version.manifest.candidates if c.device == "cpu" and (not precisions or c.precision in precisions))
-        return next(f"{c.precision}, {c.backend}, {c.artifact}" for c in found)
+    @property
+    def fastest_way(self) -> str:
+        """What the version as it was exported is served with on a CPU."""
+        return next(f"{c.precision}, {c.backend}, {c.artifact}" for c in self.version.manifest.candidates if c.device == "cpu")
 
 
 def make(name: str, work: Path) -> Served:
@@ -74,9 +74,11 @@ def make(name: str, work: Path) -> Served:
         _run("training", name, *options, "--floor", "0.2", "--out", str(run), "--reuse", "--resume", "--no-pictures")
         _run("export", str(run), "--repository", str(exported), "--tensorrt", "off")
     version = Repository(exported).open(name)
-    fp32 = work / "exact" / name
+    fp32 = work / "fp32" / name
     if not (fp32 / name / "1").exists():
-        plain = tuple(c for c in version.manifest.candidates if (c.device, c.precision) == ("cpu", "fp32"))
+        plain = tuple(
+            c for c in version.manifest.candidates if (c.backend, c.device, c.precision) == ("onnxruntime", "cpu", "fp32")
+        )
         publish_as(version, name, fp32, plain)
     (holdout,) = run.glob("holdout-*.npz")
     with np.load(holdout) as arrays:

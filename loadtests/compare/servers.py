@@ -58,7 +58,7 @@ class Quartet:
 
     name: str
     way: Literal["fp32", "fastest"]
-    """fp32, as the peers run it, or what the export found to be fastest and within its gates; both under the fastest backend."""
+    """Plain fp32 under ONNX Runtime, as the peers run it, or what the export found to be fastest and within its gates."""
     options: str = ""
     note: str = ""
     compiled: bool = False
@@ -117,6 +117,6 @@ def quartets(options: Sequence[str], compiled: bool = False) -> list[Quartet]:
     found = []
     for given in options:
         suffix = (" compiled" if compiled else "") + (f" {given}" if given else "")
-        found.append(Quartet(f"quartet{suffix}", "fp32", given, "fp32, fastest backend", compiled))
+        found.append(Quartet(f"quartet{suffix}", "fp32", given, "fp32 under ONNX Runtime", compiled))
         found.append(Quartet(f"quartet-fastest{suffix}", "fastest", given, "fastest way within the gates", compiled))
     return found
