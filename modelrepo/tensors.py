@@ -214,8 +214,8 @@ class Signature(Strict):
         The batch's maximum is not looked at: a caller may bring more rows than one batch holds, a session may not.
         Raises WrongTensor or OutOfRange with a message for whoever made the tensors.
         """
-        if self.length is None and (rows := self._plainly_right(inputs)):
-            return rows, None
+        if (right := self._plainly_right(inputs)) is not None:
+            return right
         expected = [spec.name for spec in self.inputs]
         if unknown := sorted(set(inputs) - set(expected)):
             raise WrongTensor(f"unknown input {unknown[0]!r}; this model takes {_listed(expected)}")
@@ -243,21 +243,41 @@ class Signature(Strict):
                     raise OutOfRange(f"input {spec.name!r} has {dim.axis} {size}; the model takes {limits}")
         return sizes["batch"][0], sizes["length"][0] if "length" in sizes else None
 
-    def _plainly_right(self, inputs: Mapping[str, Array]) -> int:
-        """The rows of inputs without a length axis that are what they should be; 0 where one is not, for `check` to say which."""
-        expected = self._expected
-        rows = 0
-        if len(inputs) == len(expected):
-            for name, dtype, row in expected:
-                array = inputs.get(name)
-                if array is None or array.dtype != dtype or array.shape[1:] != row or (rows and len(array) != rows):
-                    return 0
-                rows = len(array)
-        return rows if rows >= self.batch.min else 0
+    def _plainly_right(self, inputs: Mapping[str, Array]) -> tuple[int, int | None] | None:
+        """The rows and length of inputs that are what they should be; None where one is not, for `check` to say which."""
+        rows, length = 0, None
+        if len(inputs) != len(self._expected):
+            return None
+        for name, dtype, before, dim, after in self._expected:
+            array = inputs.get(name)
+            if array is None or array.dtype != dtype:
+                return None
+            shape = array.shape
+            if dim is None:
+                if shape[1:] != before:
+                    return None
+            else:
+                at = 1 + len(before)
+                if len(shape) <= at or shape[1:at] != before or shape[at + 1 :] != after or shape[at] not in dim:
+                    return None
+                if length is not None and shape[at] != length:
+                    return None
+                length = shape[at]
+            if rows and shape[0] != rows:
+                return None
+            rows = shape[0]
+        return (rows, length) if rows >= self.batch.min else None
 
     @cached_property
-    def _expected(self) -> list[tuple[str, np.dtype[Any], tuple[Dim, ...]]]:
-        return [(spec.name, spec.numpy_dtype, spec.shape[1:]) for spec in self.inputs]
+    def _expected(self) -> list[tuple[str, np.dtype[Any], tuple[Dim, ...], ShapeRange | None, tuple[Dim, ...]]]:
+        """Of each input its name, its dtype, and a row's sizes: those before the length, the length if it has one, those after."""
+        found = []
+        for spec in self.inputs:
+            at = spec.length_axis
+            dim = None if at is None else spec.shape[at]
+            assert not isinstance(dim, int)
+            found.append((spec.name, spec.numpy_dtype, spec.shape[1:at], dim, () if at is None else spec.shape[at + 1 :]))
+        return found
 
     def check_values(self, inputs: Mapping[str, Array]) -> None:
         """Values a graph would misread rather than refuse: ids outside the vocabulary, masks with holes.

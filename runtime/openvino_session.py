@@ -68,6 +68,9 @@ class OpenVINOSession(Session):
             raise SessionError(f"OpenVINO cannot load {path} ({error}): export the model again") from None
         self._compare(compiled, path)
         self._compiled: Any = compiled
+        self._tensor = load().Tensor
+        self._inputs = [port.any_name for port in compiled.inputs]
+        self._outputs = [port.any_name for port in compiled.outputs]
         self._requests: dict[int, Any] = {}
 
     def _compare(self, compiled: Any, path: Path) -> None:
@@ -95,8 +98,11 @@ class OpenVINOSession(Session):
         try:
             # A request that has run a small batch cannot grow to a larger one with some 8-bit graphs: one for each size.
             request = self._requests.get(rows) or self._requests.setdefault(rows, self._compiled.create_infer_request())
-            answers = request.infer({name: np.ascontiguousarray(array) for name, array in inputs.items()}, share_inputs=True)
-            return {spec.name: np.array(answers[spec.name]) for spec in self.signature.outputs}
+            # By number, and without a dictionary of answers: by name it takes some 25 us more, as much as a small model.
+            for number, name in enumerate(self._inputs):
+                request.set_input_tensor(number, self._tensor(np.ascontiguousarray(inputs[name]), shared_memory=True))
+            request.infer(share_outputs=True)
+            return {name: np.array(request.get_output_tensor(number).data) for number, name in enumerate(self._outputs)}
         except RuntimeError as error:
             raise SessionError(f"OpenVINO failed: {error}") from error
 
