@@ -9,8 +9,8 @@ import sys
 
 from setuptools import setup
 
-# Pure Python stay: protocol.py, whose attributes mypy believes to be what they were before a call, on which mypyc would rely; and
-# what other classes inherit from.
+# Not among them is what other classes inherit from. An attribute that may be None must not be read again after a call that may set
+# it: mypy takes it for what it was before (the reason for NEVER in protocol.py), and C has no room for None in a float.
 COMPILED = [
     "service/admission.py",
     "service/backlog.py",
@@ -18,8 +18,10 @@ COMPILED = [
     "service/batching.py",
     "service/compute.py",
     "service/costs.py",
+    "service/known_heads.py",
     "service/metrics.py",
     "service/parting.py",
+    "service/protocol.py",
     "service/statistics.py",
     "service/tally.py",
     "service/api/head.py",

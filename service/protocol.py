@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -26,36 +27,24 @@ from service.api.quick import JSON, Call, Denied, Quick
 from service.balance import Balance
 from service.busy_poll import BusyPoll
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
+from service.known_heads import END, LONGEST, KnownHeads, without_length
 
 GONE = "quartet.gone"
 """Among the extensions of an ASGI scope: the callables that are called when the connection breaks."""
 
-END = b"\r\n\r\n"
-LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as clients write it; whoever does otherwise is parsed each time
-MOST_DIGITS = 9
-LONGEST_KNOWN = 4096  # bytes of a head that is remembered
+NEVER = math.inf  # since then, of time.monotonic(): whatever is measured from it is not due
 MOST_KNOWN = 1024  # heads
 MOST_SECRET = 8  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
-
-
-Known = tuple[Head, int]
-"""What a head says that is remembered, and the longest body with which it may go the quick way."""
 
 
 class Shared:
     """What all connections share: heads that several requests began with, but for the body's length, and how an answer begins."""
 
     def __init__(self) -> None:
-        self.heads: dict[bytes, Known] = {}
+        self.heads = KnownHeads(MOST_KNOWN)
         self.poll = BusyPoll()
         self._defaults: list[tuple[bytes, bytes]] = []
         self._prefix = b""
-
-    def remember(self, key: bytes, known: Known) -> None:
-        """Recognise it from now on. The memory is emptied when it is full: what is still in use comes back at once."""
-        if len(self.heads) >= MOST_KNOWN:
-            self.heads.clear()
-        self.heads[key] = known
 
     def prefix(self, defaults: list[tuple[bytes, bytes]]) -> bytes:
         """The beginning of a JSON answer; `defaults` are headers of every answer, which uvicorn makes anew each second."""
@@ -64,20 +53,6 @@ class Shared:
             self._prefix = b"%s%scontent-type: %s\r\ncontent-length: " % (STATUS_LINE[200], lines, JSON.encode())
             self._defaults = defaults
         return self._prefix
-
-
-def without_length(data: bytes, end: int) -> tuple[bytes, int] | None:
-    """A head, which ends at `end`, without the digits of its Content-Length, and what they say; None where there are none."""
-    for name in LENGTHS:
-        at = data.find(name, 0, end)
-        if at > 0:
-            at += len(name)
-            stop = data.find(b"\r", at, end)
-            if stop < 0:
-                stop = end
-            digits = data[at:stop]
-            return (data[:at] + data[stop:end], int(digits)) if digits.isdigit() and len(digits) <= MOST_DIGITS else None
-    return None
 
 
 class Protocol(HttpToolsProtocol):
@@ -105,8 +80,8 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes: int | None = 0  # of the request that is arriving; None once its headers are complete
         self._ended = False  # whether a request did in the data at hand
         self._gone: set[Callable[[], None]] = set()
-        self._expected: float | None = None  # since when a request should be arriving
-        self._rested: float | None = None  # since when nothing is expected of either side
+        self._expected = NEVER  # since when a request should be arriving
+        self._rested = NEVER  # since when nothing is expected of either side
         self._between = True  # whether the parser stands between two requests
         self._cut: tuple[bytes, int] | None = None  # the head that the data at hand begin with, without the body's length, and that
         self._noticed = b""  # the last head that was parsed and could be remembered
@@ -116,7 +91,7 @@ class Protocol(HttpToolsProtocol):
         # arrived of the request, with where its body begins and ends
         self._call: Call | None = None
         self._handed_on: dict[str, object] = {}  # what the quick way found out about a request that it declined
-        self._secret: dict[bytes, Known] = {}  # heads that nobody else is to have
+        self._secret = KnownHeads(MOST_SECRET)  # heads that nobody else is to have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request, unless another worker is to."""
@@ -134,7 +109,7 @@ class Protocol(HttpToolsProtocol):
             return
         if self._balance is not None:
             self._balance.closed()
-        self._expected = self._rested = None
+        self._expected = self._rested = NEVER
         if self._held is not None or self._rest is not None:
             self._quick.cancelled()
             self._held = self._rest = None
@@ -147,11 +122,10 @@ class Protocol(HttpToolsProtocol):
 
     def tick(self, now: float) -> None:
         """Cut off what has taken too long by `now`, of `time.monotonic`."""
-        if self._rested is not None:
-            if now - self._rested > self.timeout_keep_alive:
-                self._rested = None
-                self.timeout_keep_alive_handler()
-        elif self._expected is not None and now - self._expected > self._read_timeout:
+        if now - self._rested > self.timeout_keep_alive:
+            self._rested = NEVER
+            self.timeout_keep_alive_handler()
+        elif now - self._expected > self._read_timeout:
             self._too_slow(now)
 
     def shutdown(self) -> None:
@@ -171,14 +145,14 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what is known by its head, parse all else."""
         now = time.monotonic()
-        self._rested = None
-        if self._expected is None:
+        self._rested = NEVER
+        if self._expected == NEVER:
             self._expected = now
         if self._between and self._free():
             data = self._recognise(data, now)
             if not data:
                 return
-            if self._expected is None:
+            if self._expected == NEVER:
                 self._expected = now
         self._parse(data)
 
@@ -193,7 +167,7 @@ class Protocol(HttpToolsProtocol):
             return self._take(head, bytes(whole), start, stop, arrived)
         self._cut = cut = None
         end = data.find(END)
-        if 0 < end <= LONGEST_KNOWN:
+        if 0 < end <= LONGEST:
             self._cut = cut = without_length(data, end)
         if cut is None:
             return data
@@ -219,7 +193,7 @@ class Protocol(HttpToolsProtocol):
 
     def _begin(self, head: Head, body: bytes, arrived: float) -> bool:
         """Begin a call, if it can go the quick way."""
-        self._expected = None
+        self._expected = NEVER
         call = self._quick.take(self, head, body, arrived)
         if call is None:
             return False
@@ -267,7 +241,7 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-        elif self._expected is None:
+        elif self._expected == NEVER:
             self._rested = now = time.monotonic()
             if self.alone:
                 self._shared.poll.rest(self.loop, now)
@@ -328,12 +302,8 @@ class Protocol(HttpToolsProtocol):
         if cut is not None and cut[1] == length:
             key = cut[0]
             if key == self._noticed and key.count(b"\r\n") == key.count(b"\n") == key.count(b"\r") == lines:
-                if not head.secret:
-                    self._shared.remember(key, (head, longest))
-                else:
-                    if len(self._secret) >= MOST_SECRET:
-                        self._secret.clear()
-                    self._secret[key] = (head, longest)
+                heads = self._secret if head.secret else self._shared.heads
+                heads.remember(key, (head, longest))
         self._noticed = key
 
     def on_body(self, body: bytes) -> None:
@@ -347,7 +317,7 @@ class Protocol(HttpToolsProtocol):
         """End a request."""
         if self.parser.should_upgrade():
             return
-        self._expected = None
+        self._expected = NEVER
         self._header_bytes, self._ended, self._between = 0, True, True
         if self._held is not None:
             (head, arrived, chunks), self._held = self._held, None
@@ -387,7 +357,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         """Answer what never became a request, and close."""
-        self._expected = None
+        self._expected = NEVER
         content = errors.body(error)
         reason = HTTPStatus(error.status).phrase
         head = f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n".encode()
