@@ -99,8 +99,9 @@ class OpenVINOSession(Session):
             # A request that has run a small batch cannot grow to a larger one with some 8-bit graphs: one for each size.
             request = self._requests.get(rows) or self._requests.setdefault(rows, self._compiled.create_infer_request())
             # By number, and without a dictionary of answers: by name it takes some 25 us more, as much as a small model.
-            for number, name in enumerate(self._inputs):
-                request.set_input_tensor(number, self._tensor(np.ascontiguousarray(inputs[name]), shared_memory=True))
+            given = [self._tensor(np.ascontiguousarray(inputs[name]), shared_memory=True) for name in self._inputs]
+            for number, tensor in enumerate(given):
+                request.set_input_tensor(number, tensor)  # which does not keep its memory: `given` does
             request.infer(share_outputs=True)
             return {name: np.array(request.get_output_tensor(number).data) for number, name in enumerate(self._outputs)}
         except RuntimeError as error:

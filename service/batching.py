@@ -329,7 +329,6 @@ class Batcher:
         waits = tuple([started - work.arrived for work in works])
         share = padding(self._signature, works, rows, outcome.size)
         facts = BatchFacts(rows, outcome.size, widest(works), waits, outcome.merging, outcome.computing, share, running.reason)
-        self._observe.batch(facts)
         if self._tracer is not None:
             self._tracer.ran(works, started, facts, outcome.lost)
         for work, answer, waited in zip(works, outcome.answers, waits, strict=True):
@@ -345,6 +344,7 @@ class Batcher:
             else:
                 assert isinstance(answer, Exception)
                 _fail(work, answer)
+        self._observe.batch(facts)  # while the answers are on their way
         if outcome.lost is not None:
             self._drop(running.worker, outcome.lost)
         self._settle()

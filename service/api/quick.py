@@ -341,18 +341,18 @@ class Call:
         return request
 
     def _end(self, status: int, content: bytes, headers: dict[str, str] | None) -> None:
-        """Count the answer and write it; without headers it is JSON."""
+        """Write the answer, and count it while it is on its way; without headers it is JSON."""
         self.response_complete = True
         head, model, quick = self._head, self._model, self._quick
         seconds = time.monotonic() - self._arrived
-        model.answers(head.interface).add(status, seconds)
-        model.leave()
         if head.request_id is not None:
             headers = {**(headers or {"content-type": JSON}), identity.HEADER: head.request_id}
-        if quick.access is not None:
-            quick.access.line("POST", head.path, status, seconds, len(content), self._identity())
         if self._principal is not None:
             self._principal.end()
         if quick.stopping:
             self.keep_alive = False
         self._connection.reply(self, status, content, headers)
+        model.answers(head.interface).add(status, seconds)
+        model.leave()
+        if quick.access is not None:
+            quick.access.line("POST", head.path, status, seconds, len(content), self._identity())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,32 @@ def test_views_that_are_not_contiguous_are_read_right(mean):
     sequence = np.arange(16, dtype=np.float32).reshape(4, 4)[:, ::2, None]
     inputs = {"sequence": sequence, "mask": np.ones((4, 2), bool)}
     np.testing.assert_allclose(mean.run(inputs)["values"], micro.mean(inputs)["values"])
+
+
+@installed
+def test_what_openvino_reads_is_kept_until_it_has(mean, monkeypatch):
+    inputs = {"sequence": np.ones((4, 4, 1), np.float32)[:, ::2], "mask": np.ones((4, 4), bool)[:, ::2]}
+    mean.run(inputs)
+    (request,) = mean._requests.values()
+    copies = []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(request, name)
+
+        def infer(self, **options):
+            assert len(copies) == 2
+            assert all(copy() is not None for copy in copies), "their memory may be anybody's by now"
+            return request.infer(**options)
+
+    def tensor(array, **options):
+        copies.append(weakref.ref(array))
+        return made(array, **options)
+
+    made = mean._tensor
+    monkeypatch.setattr(mean, "_tensor", tensor)
+    monkeypatch.setattr(mean, "_requests", {4: Watched()})
+    mean.run(inputs)
 
 
 @installed
