@@ -1,7 +1,7 @@
 """With QUARTET_COMPILE=1, as in the images, most of what a request passes becomes C, by mypyc, from the same annotated files.
 
-Without it, as everywhere else, nothing does, and no compiler is needed. A file that pyproject.toml could ask for would have to name
-mypy among what every build needs; so it comes with the extra `compile`, hence `pip install --no-build-isolation`.
+Without it, as everywhere else, nothing does, and no compiler is needed. Every build gets what pyproject.toml says one requires;
+so mypy is not among that, but in the extra `compile`, and whoever compiles says `pip install --no-build-isolation`.
 """
 
 import os
