@@ -20,12 +20,14 @@ COMPILED = [
     "service/costs.py",
     "service/known_heads.py",
     "service/metrics.py",
+    "service/model.py",
     "service/parting.py",
     "service/protocol.py",
     "service/statistics.py",
     "service/tally.py",
     "service/api/head.py",
     "service/api/quick.py",
+    "service/codec/packing.py",
     "service/codec/plain.py",
 ]
 # An interpreter that has what the files import: whose annotations tell mypy what the values are.

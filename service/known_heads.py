@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from service.api.head import Head
 
-END = b"\r\n\r\n"
-LENGTHS = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as clients write it; whoever does otherwise is parsed each time
-MOST_DIGITS = 9
-LONGEST = 4096  # bytes of a head that is remembered
+END: Final = b"\r\n\r\n"
+LENGTHS: Final = (
+    b"\r\nContent-Length: ",
+    b"\r\ncontent-length: ",
+)  # as clients write it; whoever does otherwise is parsed each time
+MOST_DIGITS: Final = 9
+LONGEST: Final = 4096  # bytes of a head that is remembered
 
 Known = tuple[Head, int]
 """What a head says that is remembered, and the longest body with which it may go the quick way."""

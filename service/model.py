@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("quartet.model")
 
 LONG_INPUTS = 64 * 1024  # bytes of which a thread makes the cache's key: 40 microseconds or so, more than it costs to ask it
-RETRY_SECONDS = (1, 60)  # between attempts to replace a session: the first, and the most, doubling in between
+RETRY_SECONDS = (1.0, 60.0)  # between attempts to replace a session: the first, and the most, doubling in between
 
 
 class ServedModel:
@@ -215,7 +215,7 @@ class ServedModel:
                 session = await asyncio.to_thread(self._way.open)
                 break
             except Exception as error:  # whatever it is, it is told and tried again
-                self.fault = f"a lost session cannot be replaced, tried every {pause} s: {error}"
+                self.fault = f"a lost session cannot be replaced, tried every {pause:g} s: {error}"
                 log.exception("%s:%s: %s", self.name, self.version, self.fault)
                 if not self.batcher.workers:
                     self.batcher.fail(Unavailable(f"model {self.name!r} has no session: {self.fault}"))

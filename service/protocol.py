@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -32,7 +32,7 @@ from service.known_heads import END, LONGEST, KnownHeads, without_length
 GONE = "quartet.gone"
 """Among the extensions of an ASGI scope: the callables that are called when the connection breaks."""
 
-NEVER = math.inf  # since then, of time.monotonic(): whatever is measured from it is not due
+NEVER: Final = math.inf  # since then, of time.monotonic(): whatever is measured from it is not due
 MOST_KNOWN = 1024  # heads
 MOST_SECRET = 8  # heads with a key or a cookie: only their own connection remembers them, and forgets them as it ends
 

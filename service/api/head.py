@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from service.codec import encoding, v2
 from service.errors import InvalidRequest
@@ -17,7 +17,8 @@ PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/(infer)|/models/([^
 Headers = dict[str, str]
 
 
-class Head(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Head:
     """A request whose body may be taken as it is. `coding` is what its answer may be compressed with.
 
     `timeout` is in seconds, None for the server's own; `priority` is 1 for the highest, 0 for the default. Requests with the same

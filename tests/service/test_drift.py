@@ -12,7 +12,7 @@ import pytest
 from modelrepo.tensors import ShapeRange
 from service import drift
 from service.app import create_app
-from service.batch import Answer, Ran
+from service.batch import Answer, BatchFacts, Ran
 from service.drift import Bins
 from service.metrics import joined
 from service.settings import Settings
@@ -167,7 +167,8 @@ def test_the_oldest_part_of_the_window_is_forgotten(repository, monkeypatch):
 
 
 def _answer(values):
-    return Answer(Ran({"values": values}), 0, len(values), 0, None)
+    rows = len(values)
+    return Answer(Ran({"values": values}), 0, rows, 0.0, BatchFacts(rows, rows, None, (0.0,), 0.0, 0.0, 0.0, "idle"))
 
 
 def test_a_version_that_leaves_takes_its_gauges_along(repository):

@@ -326,7 +326,7 @@ def test_the_unforeseen_is_an_opaque_500_with_the_traceback_in_the_log_only(serv
         async def broken(*arguments, **options):
             raise RuntimeError("secret internals")
 
-        monkeypatch.setattr(client.app.registry.get("double"), "infer", broken)
+        monkeypatch.setattr("service.model.ServedModel.infer", broken)
         response = await client.post(INFER, json={"inputs": [X]})
         assert response.status_code == 500
         assert response.json() == {"error": "internal error; the server's log has the details"}

@@ -164,14 +164,15 @@ def test_the_document_is_valid_and_its_examples_of_every_type_give_the_answer_it
 def test_of_several_versions_the_document_describes_the_newest(serve, monkeypatch):
     async def scenario(client):
         (model, *_) = client.app.registry.models()
-        older, newer = (
-            type(
-                "Version",
-                (),
-                {**vars(model), "version": version, "predictions": Predictions(model.name, version, model.manifest.task)},
-            )()
-            for version in ("9", "10")
-        )
+
+        class Version:
+            def __init__(self, version):
+                self.version, self.predictions = version, Predictions(model.name, version, model.manifest.task)
+
+            def __getattr__(self, name):
+                return getattr(model, name)
+
+        older, newer = Version("9"), Version("10")
         monkeypatch.setattr(client.app.registry, "models", lambda: [newer, older])
         paths = (await client.get("/openapi.json")).json()["paths"]
         response = paths[f"/models/{model.name}/predict"]["post"]["responses"]["200"]

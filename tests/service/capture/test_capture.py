@@ -177,7 +177,7 @@ def test_a_share_is_kept_each_request_with_the_same_chance(run):
     async def scenario(client):
         model = client.app.registry.get("mean")
         (sampler,) = model.taps
-        answer = (await model.infer({"sequence": np.ones((1, 1, 1), np.float32)}))._replace()
+        answer = await model.infer({"sequence": np.ones((1, 1, 1), np.float32)})
         for _ in range(5000):
             sampler.saw({"sequence": np.ones((1, 1, 1), np.float32), "mask": np.ones((1, 1), np.bool_)}, answer, None)
 

@@ -56,6 +56,53 @@ def test_what_is_taken_is_what_the_whole_decoder_makes_of_it(data, kind, id_, pa
             assert plain.inputs[name].dtype == array.dtype
 
 
+SIMPLE = ["1", "-2.5", "3e1", "0.1", "16777217", "9007199254740993"]
+TEXTS = [*SIMPLE, "3.4028235e38", "1e39", "true", "false", "null", '"1"', '"]"', ""]
+NUMBERS = st.sampled_from(TEXTS) | st.lists(st.sampled_from(TEXTS), max_size=2).map(lambda texts: f"[{','.join(texts)}]")
+
+
+@given(
+    taught=st.sampled_from(
+        [
+            '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":%s}]}',
+            '{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": %s}]}',
+            '{"inputs":[{"data":%s,"name":"x","shape":[1,2],"datatype":"FP32"}],"id":null}',
+            '{"id":"data","inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":%s}]}',
+            '{"inputs":[{"more":{"data":%s},"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+            '{"inputs":[{"more":{"data":%s},"name":"x","shape":[1,2],"datatype":"FP32","d\\u0061ta":[5,6]}]}',
+            '{"inputs":[{"data":%s,"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+            '{"more":"\\"data\\":%s","inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[5,6]}]}',
+        ]
+    ),
+    numbers=st.lists(NUMBERS, min_size=1, max_size=3),
+)
+def test_where_only_the_numbers_are_new_the_same_is_made_of_them(taught, numbers):
+    reader = PlainRequests(micro.DOUBLE)
+    reader.decode((taught % "[1,2]").encode(), 100)
+    body = (taught % f"[{','.join(numbers)}]").encode()
+    plain = reader.decode(body, 100)
+    try:
+        whole = v2.decode(body, None, micro.DOUBLE, 100)
+    except ServiceError:
+        assert plain is None
+        return
+    if plain is None:
+        assert not set(numbers) <= set(SIMPLE)
+        return
+    np.testing.assert_array_equal(plain.inputs["x"], whole.inputs["x"])
+    assert plain.inputs["x"].dtype == np.float32
+    assert (plain.rows, plain.id) == (len(whole.inputs["x"]), whole.id)
+
+
+def test_shapes_that_were_met_before_hold_for_as_many_numbers_only():
+    reader = PlainRequests(micro.DOUBLE)
+    around = '{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":%s}]}'
+    assert reader.decode((around % "[1,2,3,4]").encode(), 100).inputs["x"].tolist() == [[1, 2], [3, 4]]
+    assert reader.decode((around % "[5,6.5,7,8]").encode(), 100).inputs["x"].tolist() == [[5, 6.5], [7, 8]]
+    for other in ("[1,2,true,4]", "[1.5,2,3,false]", "[1,2,3]", "[1,2,3,4,5]", "[]", "[1,2,3,4", "[1,,2,3]", "{}", "1"):
+        assert reader.decode((around % other).encode(), 100) is None
+
+
 @pytest.mark.parametrize(
     "change", [{"outputs": [{"name": "logits"}]}, {"parameters": {"timeout": 5}}, {"inputs": []}, {"inputs": [1, 2]}]
 )
