@@ -27,8 +27,11 @@ COMPILED = [
     "service/tally.py",
     "service/api/head.py",
     "service/api/quick.py",
+    "service/codec/instances.py",
     "service/codec/packing.py",
     "service/codec/plain.py",
+    "service/codec/predictions.py",
+    "service/codec/reader.py",
 ]
 # An interpreter that has what the files import: whose annotations tell mypy what the values are.
 PYTHON = os.environ.get("QUARTET_COMPILE_PYTHON", sys.executable)

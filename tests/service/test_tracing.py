@@ -178,11 +178,10 @@ def test_whether_a_request_is_sampled_is_decided_once_on_whichever_way(collector
     assert decided == [path] * 8
 
 
-def test_failures_are_marked_and_nothing_that_was_sent_is_repeated(collector, models, monkeypatch):
+def test_failures_are_marked_and_nothing_that_was_sent_is_repeated(collector, models, unwritable):
     async def scenario(bench):
         await bench.answers([request("/models/double/predict", b'{"instances": [["sesame"]]}')], ours=True)
-        model = bench.app.registry.find("double")
-        monkeypatch.setattr(model.predictions, "encode", lambda *_: 1 / 0)
+        unwritable()
         await bench.answers([request("/models/double/predict", b'{"instances": [[1, 2]]}')], ours=True)
 
     run(models, scenario)
