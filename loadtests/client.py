@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -18,6 +19,7 @@ from loadtests.calls import Call, Response
 from loadtests.report import Report
 
 HUNG = 15.0  # seconds after which a request without an answer counts as lost
+MOST_UNDER_WAY = 4096  # requests, each on a connection of its own: what waits for more has fallen behind, and measures itself
 
 
 class Broken(ConnectionError):
@@ -122,7 +124,11 @@ class Pool:
 class Load:
     """Calls chosen at random, sent at `rate` a second on average while the block runs; what became of them is in `report`."""
 
-    def __init__(self, address: tuple[str, int], calls: Sequence[Call], rate: float, seed: int = 0) -> None:
+    def __init__(
+        self, address: tuple[str, int], calls: Sequence[Call], rate: float, seed: int = 0, most: int = MOST_UNDER_WAY
+    ) -> None:
+        """While `most` requests have no answer yet, or half as many as this process may have files, none is sent."""
+        self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._pool = Pool(address)
         self._calls = calls
         self._rate = rate
@@ -152,6 +158,9 @@ class Load:
             due += self._random.expovariate(self._rate)
             if (delay := due - loop.time()) > 0:
                 await asyncio.sleep(delay)
+            if len(self._under_way) >= self._most:
+                self.report.unsent += 1
+                continue
             task = loop.create_task(self._send(self._random.choice(self._calls), due))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -160,6 +169,7 @@ class Load:
         """One request; its time counts from when it was due, so that a client that falls behind cannot flatter the server."""
         report = self.report
         report.sent += 1
+        report.late = max(report.late, asyncio.get_running_loop().time() - due)
         try:
             verdict = call.judge(await self._pool.exchange(call.request))
         except TimeoutError:

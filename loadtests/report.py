@@ -21,6 +21,10 @@ class Report:
     """By reason."""
     versions: Counter[str] = field(default_factory=Counter)
     """Of the right answers: `model:version`."""
+    unsent: int = 0
+    """Requests that were due and not sent, as too many were under way."""
+    late: float = 0.0
+    """Seconds that a request was sent after it was due, at worst: what the client, and not the server, took."""
     seconds: float = 0.0
     """From the first request to the last answer, where that was measured."""
 
@@ -44,6 +48,8 @@ class Report:
             self.statuses + other.statuses,
             self.lost + other.lost,
             self.versions + other.versions,
+            self.unsent + other.unsent,
+            max(self.late, other.late),
             max(self.seconds, other.seconds),
         )
 

@@ -39,6 +39,7 @@ from modelrepo.errors import QuartetError
 from modelrepo.repository import Repository
 
 PARTS = ("single-stream", "server", "offline", "sweep")
+LATE = 100.0  # milliseconds after which a request was due, beyond the pauses that a busy machine makes
 SWITCH = 2e-4  # seconds; LoadGen's thread and the event loop take turns, and Python's own 5 ms would be waits of 5 ms
 
 
@@ -165,7 +166,9 @@ def _show_sweep(console: Console, found: Sweep) -> None:
         f"\n{found.model}, {found.rows} rows a request: saturated at {found.saturation:.0f} requests/s by {found.callers} callers; "
         f"client and server have {os.cpu_count()} cores together, where they share a machine"
     )
-    table = Table("of saturation", "offered/s", "right/s", "p50 ms", "p99 ms", "refused", "lost", box=None)
+    table = Table(
+        "of saturation", "offered/s", "right/s", "p50 ms", "p99 ms", "refused", "lost", "not sent", "sent late, ms", box=None
+    )
     for column in table.columns:
         column.justify = "right"
     for point in (*found.points, found.overload):
@@ -177,10 +180,14 @@ def _show_sweep(console: Console, found: Sweep) -> None:
             f"{point.p99_ms:.2f}",
             f"{point.refused:.1%}",
             str(point.lost),
+            f"{point.unsent:.1%}",
+            f"{point.late_ms:.0f}",
         )
     console.print(table)
     console.print(f"p99 at 80 % of saturation: {found.tail:.2f} times the median")
     console.print(f"goodput at {OVERLOAD:g} times saturation: {found.kept:.0%} of it")
+    if found.overload.unsent or found.overload.late_ms > LATE:
+        console.print("that is of the client, which could not send as much in time: give it a machine of its own, and --url")
 
 
 def _write(found: Sequence[Found], chosen: argparse.Namespace) -> None:

@@ -43,13 +43,19 @@ class Point:
     refused: float
     """Share of the requests."""
     lost: int
+    unsent: float
+    """Share of the requests that were due and the client could not send."""
+    late_ms: float
+    """How long after it was due a request was sent, at worst: where that is long, it is the client that is measured."""
 
     @classmethod
     def of(cls, share: float, rate: float, report: Report) -> Point:
         """What a report says."""
         refused = len(report.refused) / max(1, report.sent)
         goodput = len(report.right) / report.seconds
-        return cls(share, rate, goodput, report.right_ms(0.5), report.right_ms(0.99), refused, report.lost.total())
+        unsent = report.unsent / max(1, report.sent + report.unsent)
+        latencies = report.right_ms(0.5), report.right_ms(0.99)
+        return cls(share, rate, goodput, *latencies, refused, report.lost.total(), unsent, report.late * 1e3)
 
 
 @dataclass(frozen=True)

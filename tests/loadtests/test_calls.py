@@ -92,3 +92,26 @@ def test_a_connection_that_breaks_under_a_request_is_lost_and_never_tried_again(
     report = asyncio.run(asyncio.wait_for(main(), 20))
     assert report.lost.total() == report.sent == arrived
     assert not report.right
+
+
+def test_a_client_that_falls_behind_sends_no_more_and_says_how_much_it_did_not(call):
+    behind = asyncio.Event()
+
+    async def answer_late(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await behind.wait()
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(answer_late, "127.0.0.1", 0) as server:
+            async with Load(server.sockets[0].getsockname(), [call], rate=2000, most=3) as load:
+                while load.report.unsent < 5:
+                    await asyncio.sleep(0.01)
+                sent = load.report.sent
+                behind.set()
+            return load.report, sent
+
+    report, sent = asyncio.run(asyncio.wait_for(main(), 20))
+    assert sent == 3
+    assert report.sent == report.lost.total()
+    assert (report + report).unsent == 2 * report.unsent
