@@ -33,7 +33,7 @@ from service.tracing import TRACED
 
 log = logging.getLogger("quartet.api")
 
-LONG_BODY = 64 * 1024  # bytes; decoding as much JSON takes a millisecond or so, a thread hop a tenth of one
+LONG_BODY = 128 * 1024  # bytes; decoding as much JSON takes a millisecond or so, a thread hop a tenth of one
 LONG_BINARY = 1024 * 1024  # bytes of a body that is mostly raw numbers, which are not even copied
 WORTH_ENCODING = 1024  # bytes of an answer; what is shorter fits a packet as it is
 JSON = "application/json"

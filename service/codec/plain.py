@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from struct import error
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -20,8 +19,8 @@ DATA: Final = (b'"data":[', b'"data": [')
 MOST_KNOWN: Final = 64  # beginnings and ends of requests of one model
 LONGEST: Final = 1024  # bytes of one
 
-Known = tuple[list[int], int]
-"""A tensor's shape, and how many numbers fill it."""
+Known = dict[bytes, list[int]]
+"""What is around the data, and the shape that it says."""
 
 
 class Plain:
@@ -73,7 +72,7 @@ class PlainRequests:
             ],
         )
         self._decode = msgspec.json.Decoder(whole).decode
-        self._known: dict[bytes, Known] | None = {} if self._spec.numpy_dtype.kind == "f" else None
+        self._known: Known | None = {} if self._spec.numpy_dtype.kind == "f" else None
 
     def decode(self, body: bytes, max_rows: int) -> Plain | None:
         """The request; None where it is another, or at fault, for `v2.decode` to find out."""
@@ -83,9 +82,9 @@ class PlainRequests:
         start = stop = 0
         if known is not None and (start := _beginning(body)) > 0:
             stop = body.find(b"]", start) + 1
-            found = known.get(body[:start] + body[stop:])
-            if found is not None and (array := self._numbers(body[start:stop], *found)) is not None:
-                return Plain({self._spec.name: array}, found[0][0], None, None)
+            shape = known.get(body[:start] + body[stop:])
+            if shape is not None and (array := self._packing.decode(body[start:stop], shape)) is not None:
+                return Plain({self._spec.name: array}, shape[0], None, None)
         try:
             request: Any = self._decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -109,18 +108,8 @@ class PlainRequests:
         if self._mask is not None:
             inputs[self._mask.name] = np.ones((rows, length or 0), np.bool_)
         elif known is not None and start > 0 and request.id is None:
-            _remember(known, body[:start] + body[stop:], (given.shape, len(given.data)))
+            _remember(known, body[:start] + body[stop:], given.shape)
         return Plain(inputs, rows, length, request.id)
-
-    def _numbers(self, text: bytes, shape: list[int], count: int) -> Array | None:
-        """An array of that shape from a JSON list; None where it is not one of `count` numbers."""
-        if b"e" in text and (b"t" in text or b"f" in text):  # true or false, which would be taken for numbers
-            return None
-        try:
-            numbers: list[Any] = orjson.loads(text)
-            return self._packing.array(numbers, shape) if len(numbers) == count else None
-        except (orjson.JSONDecodeError, error, OverflowError):
-            return None
 
     def _length(self, row: list[int]) -> int | None:
         """How long sequences of this shape are; None where the model does not take it."""
@@ -183,12 +172,12 @@ def _beginning(body: bytes) -> int:
     return 0
 
 
-def _remember(known: dict[bytes, Known], around: bytes, found: Known) -> None:
+def _remember(known: Known, around: bytes, shape: list[int]) -> None:
     """Recognise what is around the data from now on, unless "data" might be found elsewhere in it than the decoder did."""
     if len(around) <= LONGEST and around.count(b'"data"') == 1 and b"\\" not in around:
         if len(known) >= MOST_KNOWN:
             known.clear()
-        known[around] = found
+        known[around] = shape
 
 
 def _rows(array: Array) -> list[bytes]:

@@ -18,6 +18,7 @@ import numpy as np
 import orjson
 
 from modelrepo.tensors import Array, TensorSpec
+from service.codec.packing import Packing
 from service.errors import InvalidRequest, Unprocessable
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -35,6 +36,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype("O"),
 }
+PACKINGS = {name: Packing(dtype) for name, dtype in DTYPES.items() if name not in ("BOOL", "BYTES")}
 DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 KNOWN = (*DTYPES, "BF16")
 BINARY_ONLY = ("FP16", "BF16")
@@ -81,6 +83,8 @@ def from_json(name: str, kind: str, shape: list[int], data: memoryview) -> Array
 
 def nested(data: memoryview, kind: str, depth: int) -> Array:
     """An array of rank `depth` from JSON lists nested as deep. Raises InvalidRequest, without the tensor's name."""
+    if depth == 1 and kind in PACKINGS and (packed := PACKINGS[kind].decode(bytes(data))) is not None:
+        return packed
     if kind != "BYTES":
         try:
             return np.asarray(_bounded(kind, depth).decode(data), DTYPES[kind])

@@ -296,13 +296,13 @@ def test_a_long_body_is_decoded_aside_while_others_are_answered(serve, monkeypat
     monkeypatch.setattr(Numbers, "decode", held)
 
     async def scenario(client):
-        body = json.dumps({"instances": [[float(n), 0.25] for n in range(6_000)]}).encode()
+        body = json.dumps({"instances": [[float(n), 0.25] for n in range(9_000)]}).encode()
         assert len(body) > LONG_BODY
         long = asyncio.ensure_future(client.post(PREDICT, content=body))
         assert (await client.post(PREDICT, json={"instances": [[1, 2]]})).status_code == 200
         assert not long.done()
         others_answered.set()
-        assert len((await long).json()["predictions"]) == 6_000
+        assert len((await long).json()["predictions"]) == 9_000
 
     serve(scenario, max_queue_rows=10_000)
 
