@@ -23,6 +23,7 @@ COMPILED = [
     "service/model.py",
     "service/parting.py",
     "service/protocol.py",
+    "service/remembered.py",
     "service/statistics.py",
     "service/tally.py",
     "service/api/head.py",

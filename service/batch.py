@@ -1,6 +1,6 @@
 """What a batch is: choosing work from the queue, merging its rows, sharing out the answers. Pure functions over arrays.
 
-Classes of which each request makes one write their `__init__` out: compiled, that is quicker than what `dataclass` makes.
+Classes of which each request or batch makes one write their `__init__` out: compiled, that is quicker than what `dataclass` makes.
 """
 
 from __future__ import annotations

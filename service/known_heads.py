@@ -7,29 +7,12 @@ from typing import Final
 from service.api.head import Head
 
 END: Final = b"\r\n\r\n"
-LENGTHS: Final = (
-    b"\r\nContent-Length: ",
-    b"\r\ncontent-length: ",
-)  # as clients write it; whoever does otherwise is parsed each time
+LENGTHS: Final = (b"\r\nContent-Length: ", b"\r\ncontent-length: ")  # as clients write it; others are parsed each time
 MOST_DIGITS: Final = 9
 LONGEST: Final = 4096  # bytes of a head that is remembered
 
 Known = tuple[Head, int]
 """What a head says that is remembered, and the longest body with which it may go the quick way."""
-
-
-class KnownHeads(dict[bytes, Known]):
-    """Those that several requests began with, without their Content-Length's digits."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-
-    def remember(self, key: bytes, known: Known) -> None:
-        """Recognise it from now on. The memory is emptied when it is full: what is still in use comes back at once."""
-        if len(self) >= self._most:
-            self.clear()
-        self[key] = known
 
 
 def without_length(data: bytes, end: int) -> tuple[bytes, int] | None:

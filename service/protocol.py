@@ -27,7 +27,8 @@ from service.api.quick import JSON, Call, Denied, Quick
 from service.balance import Balance
 from service.busy_poll import BusyPoll
 from service.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServiceError, shut_down
-from service.known_heads import END, LONGEST, KnownHeads, without_length
+from service.known_heads import END, LONGEST, Known, without_length
+from service.remembered import Remembered
 
 GONE = "quartet.gone"
 """Among the extensions of an ASGI scope: the callables that are called when the connection breaks."""
@@ -41,7 +42,7 @@ class Shared:
     """What all connections share: heads that several requests began with, but for the body's length, and how an answer begins."""
 
     def __init__(self) -> None:
-        self.heads = KnownHeads(MOST_KNOWN)
+        self.heads: Remembered[bytes, Known] = Remembered(MOST_KNOWN)
         self.poll = BusyPoll()
         self._defaults: list[tuple[bytes, bytes]] = []
         self._prefix = b""
@@ -91,7 +92,7 @@ class Protocol(HttpToolsProtocol):
         # arrived of the request, with where its body begins and ends
         self._call: Call | None = None
         self._handed_on: dict[str, object] = {}  # what the quick way found out about a request that it declined
-        self._secret = KnownHeads(MOST_SECRET)  # heads that nobody else is to have
+        self._secret: Remembered[bytes, Known] = Remembered(MOST_SECRET)  # heads that nobody else is to have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Expect a request, unless another worker is to."""

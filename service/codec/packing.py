@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct, error
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import orjson
 
 from modelrepo.tensors import Array
+from service.remembered import Remembered
 
 CODES = {
     **{"f2": "e", "f4": "f", "f8": "d", "b1": "?"},
@@ -26,7 +27,7 @@ class Packing:
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype.newbyteorder("<")
         self._code = CODES[self._dtype.str[1:]]
-        self._layouts: dict[int, Struct] = {}
+        self._layouts: Remembered[int, Struct] = Remembered(MOST_LAYOUTS)
         self._whole = Packing(np.dtype(np.int64)) if dtype.kind == "f" else None
 
     def decode(self, text: bytes, shape: Sequence[int] | None = None) -> Array | None:
@@ -55,12 +56,10 @@ class Packing:
                 pass  # there are others among them
             else:
                 return found.astype(np.float64).astype(self._dtype)  # a double, as decoders have numbers that may be fractions
-        array: Any = np.empty(shape, self._dtype)  # that struct may write to it is not in its annotations
-        count: int = array.size
-        layout = self._layouts.get(count)
+        array: Array = np.empty(shape, self._dtype)
+        layout = self._layouts.get(array.size)
         if layout is None:
-            if len(self._layouts) >= MOST_LAYOUTS:
-                self._layouts.clear()
-            layout = self._layouts[count] = Struct(f"<{count}{self._code}")
-        layout.pack_into(array, 0, *numbers)
-        return array  # type: ignore[no-any-return]
+            layout = Struct(f"<{array.size}{self._code}")
+            self._layouts.remember(array.size, layout)
+        layout.pack_into(cast(Any, array), 0, *numbers)  # that it can be written to is not in its annotations
+        return array

@@ -14,13 +14,11 @@ from service.batch import Ran
 from service.codec import tensor
 from service.codec.packing import Packing
 from service.codec.v2 import Request
+from service.remembered import Remembered
 
 DATA: Final = (b'"data":[', b'"data": [')
 MOST_KNOWN: Final = 64  # beginnings and ends of requests of one model
 LONGEST: Final = 1024  # bytes of one
-
-Known = dict[bytes, list[int]]
-"""What is around the data, and the shape that it says."""
 
 
 class Plain:
@@ -72,19 +70,20 @@ class PlainRequests:
             ],
         )
         self._decode = msgspec.json.Decoder(whole).decode
-        self._known: Known | None = {} if self._spec.numpy_dtype.kind == "f" else None
+        self._repeats = self._spec.numpy_dtype.kind == "f" and self._mask is None
+        self._known: Remembered[bytes, list[int]] = Remembered(MOST_KNOWN)  # shapes, by what is around the data
 
     def decode(self, body: bytes, max_rows: int) -> Plain | None:
         """The request; None where it is another, or at fault, for `v2.decode` to find out."""
         if self._never:
             return None
-        known = self._known
-        start = stop = 0
-        if known is not None and (start := _beginning(body)) > 0:
+        around = b""
+        if self._repeats and (start := _beginning(body)) > 0:
             stop = body.find(b"]", start) + 1
-            shape = known.get(body[:start] + body[stop:])
-            if shape is not None and (array := self._packing.decode(body[start:stop], shape)) is not None:
-                return Plain({self._spec.name: array}, shape[0], None, None)
+            around = body[:start] + body[stop:]
+            shape = self._known.get(around)
+            if shape is not None and (found := self._packing.decode(body[start:stop], shape)) is not None:
+                return Plain({self._spec.name: found}, shape[0], None, None)
         try:
             request: Any = self._decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -107,8 +106,8 @@ class PlainRequests:
         inputs: Tensors = {self._spec.name: array}
         if self._mask is not None:
             inputs[self._mask.name] = np.ones((rows, length or 0), np.bool_)
-        elif known is not None and start > 0 and request.id is None:
-            _remember(known, body[:start] + body[stop:], given.shape)
+        if around and request.id is None and _plainly_found(around):
+            self._known.remember(around, given.shape)
         return Plain(inputs, rows, length, request.id)
 
     def _length(self, row: list[int]) -> int | None:
@@ -172,12 +171,9 @@ def _beginning(body: bytes) -> int:
     return 0
 
 
-def _remember(known: Known, around: bytes, shape: list[int]) -> None:
-    """Recognise what is around the data from now on, unless "data" might be found elsewhere in it than the decoder did."""
-    if len(around) <= LONGEST and around.count(b'"data"') == 1 and b"\\" not in around:
-        if len(known) >= MOST_KNOWN:
-            known.clear()
-        known[around] = shape
+def _plainly_found(around: bytes) -> bool:
+    """Whether "data" can be found nowhere else in what is around it than the decoder did."""
+    return len(around) <= LONGEST and around.count(b'"data"') == 1 and b"\\" not in around
 
 
 def _rows(array: Array) -> list[bytes]:

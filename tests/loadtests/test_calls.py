@@ -10,6 +10,8 @@ import pytest
 
 from loadtests.calls import Response, golden_calls
 from loadtests.client import Load
+from loadtests.mlperf.sweep import Point
+from loadtests.report import Report
 from modelrepo.repository import Repository
 from tests import micro
 
@@ -115,3 +117,7 @@ def test_a_client_that_falls_behind_sends_no_more_and_says_how_much_it_did_not(c
     assert sent == 3
     assert report.sent == report.lost.total()
     assert (report + report).unsent == 2 * report.unsent
+    assert report.late > 0
+    point = Point.of(1.0, 2000, report + Report(late=7.0, seconds=1.0))
+    assert point.unsent == report.unsent / (report.sent + report.unsent)
+    assert point.late_ms == 7000

@@ -37,6 +37,12 @@ def test_whole_numbers_are_kept_to_the_last_that_fits(dtype):
             packing.array([number], [1])
 
 
+def test_booleans_are_packed_for_inputs_that_take_them():
+    array = Packing(np.dtype(np.bool_)).array([True, False], [2, 1])
+    assert array.dtype == np.bool_
+    assert array.tolist() == [[True], [False]]
+
+
 @pytest.mark.parametrize("number", ["1", None, [1.0]])
 def test_what_is_no_number_does_not_become_one(number):
     for first in (1, 1.0):
